@@ -1,0 +1,1 @@
+"""Unlabeled data → instructions: documents, families, gates, splits and the pipeline that joins them."""

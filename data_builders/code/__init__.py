@@ -1,0 +1,1 @@
+"""Families mined from source code: one module and one template file each."""

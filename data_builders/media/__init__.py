@@ -1,0 +1,1 @@
+"""The room for families mined from pictures, music and subtitles."""

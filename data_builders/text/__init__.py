@@ -1,0 +1,1 @@
+"""Families mined from prose: one module and one template file each."""

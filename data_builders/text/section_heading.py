@@ -1,0 +1,25 @@
+"""Section heading: which of the page's own headings stands over this passage."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from data_builders.documents import Document
+from data_builders.families import Example, Family, shuffled, with_options
+from data_builders.passages import is_name, passages
+
+
+def mine(document: Document, rng: random.Random) -> Iterator[Example]:
+    headings = [s.heading.text for s in document.sections if s.heading is not None and is_name(s.heading.text)]
+    if len(set(headings)) < 3:
+        return
+    for passage in shuffled(list(passages(document)), rng):
+        heading = passage.section.heading
+        if heading is None or headings.count(heading.text) != 1:
+            continue
+        options = with_options(heading.text, headings, rng)
+        yield Example({"passage": passage.text}, heading.text, heading.start, passage.end, options)
+
+
+FAMILY = Family("section_heading", group="naming", kind="text", mine=mine)

@@ -1,0 +1,1 @@
+"""The room for families mined from parallel data: gettext catalogues, aligned Markdown, translated command pages."""

@@ -1,0 +1,5 @@
+"""`python -m instructrec` is the `instructrec` command."""
+
+from instructrec.cli import main
+
+main()

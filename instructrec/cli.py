@@ -1,0 +1,147 @@
+"""The `instructrec` command. Each subcommand imports what it needs when it is called, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from instructrec.core.errors import UserError, nearest, run
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Unlabeled data in, an instruction-following adapter with an honest zero-shot report out.",
+    epilog="Train with: accelerate launch recipes/sft.py · score with: accelerate launch recipes/evaluate.py",
+)
+
+
+@app.command("base-model")
+def base_model(
+    name: Annotated[
+        str, typer.Argument(help="The embedded model, a Hub name or a folder.", show_default=True)
+    ] = "smollm2-135m-q4",
+) -> None:
+    """Get a base model into the local cache and print its folder."""
+    from instructrec.models import resolve_model
+
+    print(resolve_model(name))
+
+
+@app.command()
+def build(
+    corpus: Annotated[
+        str | None,
+        typer.Option(help="A folder of documents or code, or `python`: what every Python carries. Default: python."),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="The set's folder.")] = Path("outputs/quickstart/set"),
+    config: Annotated[Path | None, typer.Option(help="YAML with any of these keys; flags go before it.")] = None,
+    licence: Annotated[str | None, typer.Option(help="SPDX identifier of the corpus, written into every row.")] = None,
+    families: Annotated[str | None, typer.Option(help="Comma-separated names; default: all.")] = None,
+    held_out_groups: Annotated[
+        str | None, typer.Option(help="Comma-separated groups of families kept for test_tasks. Default: coherence.")
+    ] = None,
+    held_out_templates: Annotated[float | None, typer.Option(help="Share of wordings kept for testing.")] = None,
+    test_documents: Annotated[float | None, typer.Option(help="Share of documents kept for testing.")] = None,
+    validation_documents: Annotated[float | None, typer.Option(help="Share of documents for validation.")] = None,
+    per_document: Annotated[int | None, typer.Option(help="Examples per family and document at most.")] = None,
+    rows_per_family: Annotated[int | None, typer.Option(help="Training rows per family at most.")] = None,
+    heldout_rows_per_family: Annotated[int | None, typer.Option(help="Rows per family in other splits.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of every choice.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes; the result does not depend on it.")] = os.cpu_count() or 1,
+) -> None:
+    """Mine a corpus into an instruction set with five splits, a manifest and a card.
+
+    A build that was interrupted continues; a finished one of the same corpus and config is left alone.
+    """
+    import time
+
+    from data_builders.pipeline import BuildConfig
+    from data_builders.pipeline import build as build_set
+    from instructrec.lineage import write_lineage
+
+    flags: dict[str, Any] = {
+        "corpus": corpus,
+        "licence": licence,
+        "families": families,
+        "held_out_groups": held_out_groups,
+        "held_out_templates": held_out_templates,
+        "test_documents": test_documents,
+        "validation_documents": validation_documents,
+        "per_document": per_document,
+        "rows_per_family": rows_per_family,
+        "heldout_rows_per_family": heldout_rows_per_family,
+        "seed": seed,
+    }
+    values = _read_build_yaml(config, [f.name for f in fields(BuildConfig)]) if config else {}
+    values |= {key: value for key, value in flags.items() if value is not None}
+    for key in ("families", "held_out_groups"):
+        if isinstance(value := values.get(key), str):
+            values[key] = [name.strip() for name in value.split(",") if name.strip()]
+        if key in values:
+            values[key] = tuple(values[key])
+    if workers < 1:
+        raise UserError(f"--workers: must be 1 or more, not {workers}")
+    started = time.time()
+    settings = BuildConfig(**values)
+
+    def finish(folder: Path) -> None:
+        write_lineage(folder, "build", settings.portable(), {}, started, seed=settings.seed)
+
+    manifest = build_set(settings, output, workers, finish)
+    _show(manifest, output, time.time() - started)
+
+
+def _read_build_yaml(path: Path, known: list[str]) -> dict[str, Any]:
+    """The keys of a build config. Raises `UserError` naming an unknown key or a value of the wrong type."""
+    from data_builders.pipeline import BuildConfig
+    from instructrec.config import check_types, read_yaml
+
+    values = read_yaml(path)
+    for key in values:
+        if key not in known:
+            raise UserError(f"{path}: unknown key {key!r}.{nearest(key, known)}")
+    check_types(values, BuildConfig, str(path))
+    return values
+
+
+def _show(manifest: Any, output: Path, seconds: float) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("family", "group", "rows", "rejected", title=f"{output} in {seconds:.0f} s")
+    for name, family in manifest["families"].items():
+        rejected = ", ".join(f"{gate} {n}" for gate, n in family["rejected"].items())
+        table.add_row(name, family["group"], str(family["rows"]), rejected)
+    console = Console()
+    console.print(table)
+    console.print(" · ".join(f"{split} {rows}" for split, rows in manifest["splits"].items()))
+    corpus = manifest["corpus"]
+    skipped = ", ".join(f"{n} {reason}" for reason, n in corpus["skipped"].items())
+    console.print(
+        f"{corpus['documents']} documents, {corpus['bytes'] / 1e6:.1f} MB; files skipped: {skipped or 'none'}"
+    )
+
+
+@app.command()
+def chat(
+    adapter: Annotated[Path | None, typer.Option(help="The output folder of a recipe; without it, the base.")] = None,
+    model_name_or_path: Annotated[
+        str | None, typer.Option("--model_name_or_path", help="Default: the adapter's base, else the embedded model.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens in a reply at most.")] = 256,
+) -> None:
+    """Talk to a model in the terminal. Ctrl-C stops a reply, Ctrl-D ends."""
+    from instructrec.chat import chat as talk
+
+    talk(adapter, model_name_or_path, max_new_tokens)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line and exit code 2."""
+    run(app)

@@ -1,0 +1,1 @@
+"""What builders, training and evaluation share: schema, errors, segmentation, overlap. Light: never imports torch."""

@@ -1,0 +1,42 @@
+"""Sentences and words in any language, with their places. Nothing here assumes English or spaces between words."""
+
+from __future__ import annotations
+
+import re
+
+import sentencex
+
+# Scripts written without spaces count by character: Han, Hiragana, Katakana, Thai, Lao, Myanmar, Khmer.
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+(?:['’\-_.][^\W_{_UNSPACED}]+)*")
+_UNSPACED_CHARACTER = re.compile(rf"[{_UNSPACED}\u3000-\u303f\uff00-\uffef]")
+
+
+def words(text: str) -> list[str]:
+    """The words of `text`: runs of letters and digits with inner hyphens and dots; single characters where unspaced."""
+    return _WORD.findall(text)
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Character ranges of `words(text)`."""
+    return [match.span() for match in _WORD.finditer(text)]
+
+
+def sentences(text: str, language: str) -> list[str]:
+    """The sentences of one paragraph, stripped, none empty (sentencex; unknown languages use its fallback rules)."""
+    stripped = (sentence.strip() for sentence in sentencex.segment(language, text))
+    return [sentence for sentence in stripped if sentence]
+
+
+def unwrap(lines: list[str]) -> str:
+    """Join hard-wrapped lines: a space between words, none inside unspaced scripts or after a hyphen."""
+    joined = ""
+    for line in lines:
+        line = " ".join(line.split())
+        if not joined or not line:
+            joined += line
+            continue
+        unspaced = _UNSPACED_CHARACTER.match(joined[-1]) or _UNSPACED_CHARACTER.match(line[0])
+        hyphen = joined[-1] == "-" and len(joined) > 1 and joined[-2].isalpha() and line[0].islower()
+        joined += line if unspaced or hyphen else f" {line}"
+    return joined

@@ -1,0 +1,93 @@
+"""An instruction set → what TRL trains on. A set that breaks the hold-out contract is refused, by row."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from instructrec.core.errors import UserError
+from instructrec.core.schema import HELD_OUT, SPLITS, TRAIN, VALIDATION, read_manifest, read_split
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+QUICKSTART_SET = "outputs/quickstart/set"
+"""The default set: mined from what every Python carries, built on first use."""
+
+
+def ensure_set(name: str) -> Path:
+    """The folder of an instruction set; the quickstart's own is built if absent.
+
+    Raises:
+        UserError: there is no such set.
+    """
+    folder = Path(name)
+    if not folder.exists() and name == QUICKSTART_SET:
+        print(f"{name} is not there yet: building it from the documentation that Python carries", flush=True)
+        command = [sys.executable, "-m", "instructrec", "build", "--output", name]
+        if subprocess.run(command).returncode:
+            raise UserError(f"{name}: could not be built; run `instructrec build --output {name}` to see why")
+    read_manifest(folder)
+    return folder
+
+
+def check_hold_out(folder: Path) -> None:
+    """Refuse a set whose training rows overlap with what it holds out.
+
+    Checked: prompts that also occur in a held-out split, bytes of held-out documents, held-out wordings and families.
+
+    Raises:
+        UserError: naming the first training row that overlaps and what it overlaps with.
+    """
+    manifest = read_manifest(folder)
+    families, templates = set(manifest["held_out"]["families"]), set(manifest["held_out"]["templates"])
+    prompts: dict[str, str] = {}
+    spans: dict[tuple[str, str], list[tuple[int, int, str]]] = {}
+    for split in (VALIDATION, *HELD_OUT):
+        for row in read_split(folder, split):
+            prompts[row["prompt"][-1]["content"]] = f"{split} row {row['id']}"
+            for source in row["source"]:
+                place = (source["path"], source["sha256"])
+                spans.setdefault(place, []).append((source["start"], source["end"], f"{split} row {row['id']}"))
+    for row in read_split(folder, TRAIN):
+        other = prompts.get(row["prompt"][-1]["content"])
+        if other is None and row["family"] in families:
+            other = f"the held-out family {row['family']}"
+        if other is None and row["template"] in templates:
+            other = f"the held-out wording {row['template']}"
+        for source in row["source"]:
+            for start, end, name in spans.get((source["path"], source["sha256"]), ()):
+                if other is None and source["start"] < end and start < source["end"]:
+                    other = f"{name} (both use {source['path']})"
+        if other is not None:
+            raise UserError(
+                f"{folder}: training row {row['id']} overlaps with {other}; such a set cannot measure unseen "
+                "instructions. Build it again with `instructrec build`"
+            )
+
+
+def load_set(name: str, max_rows: int | None = None) -> DatasetDict:
+    """The five splits of an instruction set as `datasets`, after the hold-out contract was checked.
+
+    Args:
+        name: its folder.
+        max_rows: keep that many training rows, chosen by a fixed shuffle.
+
+    Raises:
+        UserError: no such set, a row that breaks the contract, or an overlap.
+    """
+    import datasets
+
+    folder = ensure_set(name)
+    check_hold_out(folder)
+    data = datasets.load_dataset(str(folder))
+    missing = [split for split in SPLITS if split not in data]
+    if missing:
+        raise UserError(f"{folder}: split {missing[0]!r} is missing from its card; build the set again")
+    if max_rows is not None:
+        data[TRAIN] = data[TRAIN].shuffle(seed=0).select(range(min(max_rows, len(data[TRAIN]))))
+    if not len(data[TRAIN]):
+        raise UserError(f"{folder}: the train split is empty; build from more documents")
+    return data

@@ -1,0 +1,110 @@
+"""Lineage: how an output folder came to be, so that every number can be traced and every step repeated."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from instructrec.core.errors import UserError
+from instructrec.core.files import sha256_file, write_json
+from instructrec.core.schema import Lineage
+
+PACKAGES = ("instructrec", "trl", "transformers", "peft", "accelerate", "datasets", "bitsandbytes", "torch")
+_SECRET = re.compile(r"token|secret|password|api_key", re.I)
+
+
+def without_secrets(config: dict[str, Any]) -> dict[str, Any]:
+    """`config` without the keys that may hold a credential."""
+    return {key: value for key, value in config.items() if not (_SECRET.search(key) and isinstance(value, str))}
+
+
+def _command() -> list[str]:
+    """The command line, with the values of credentials left out."""
+    kept: list[str] = []
+    hide = False
+    for argument in [Path(sys.argv[0]).name, *sys.argv[1:]]:
+        name, equals, _ = argument.partition("=")
+        secret = argument.startswith("--") and bool(_SECRET.search(name))
+        kept.append("***" if hide else f"{name}=***" if secret and equals else argument)
+        hide = secret and not equals
+    return kept
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _hardware() -> dict[str, Any]:
+    hardware: dict[str, Any] = {"machine": platform.machine(), "cpus": os.cpu_count(), "accelerators": []}
+    if torch := sys.modules.get("torch"):  # only where the command needed it anyway
+        count = torch.cuda.device_count()
+        hardware["accelerators"] = [torch.cuda.get_device_name(i) for i in range(count)]
+    return hardware
+
+
+def write_lineage(
+    folder: Path,
+    stage: str,
+    config: dict[str, Any],
+    inputs: dict[str, Any],
+    started: float,
+    *,
+    seed: int | None = None,
+    parent: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
+) -> Lineage:
+    """Write `lineage.json` into `folder` and return it.
+
+    Args:
+        stage: `base-model`, `build`, `sft`, `evaluate`, …
+        config: the resolved config; keys that may hold credentials are left out.
+        inputs: fingerprints of what was read.
+        started: `time.time()` at the start.
+        parent: the lineage of what this was made from.
+        training: tokens, steps and losses, where something was trained.
+    """
+    lineage = Lineage(
+        stage=stage,
+        command=_command(),
+        config=without_secrets(config),
+        versions=_versions(),
+        seed=seed,
+        inputs=inputs,
+        parent=parent,
+        training=training,
+        started=datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+        seconds=round(time.time() - started, 1),
+        hardware=_hardware(),
+    )
+    write_json(folder / "lineage.json", lineage)
+    return lineage
+
+
+def read_lineage(folder: Path) -> Lineage | None:
+    """The lineage of `folder`, or null where it has none. Raises `UserError` if it does not parse."""
+    path = folder / "lineage.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from None
+
+
+def weights_sha256(folder: Path) -> dict[str, str]:
+    """File name → SHA-256 of every safetensors file of a model or adapter folder."""
+    return {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))}

@@ -1,0 +1,1 @@
+"""The room for the human mentor: a page on the loopback interface that collects preferences and scores."""

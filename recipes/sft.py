@@ -1,0 +1,114 @@
+"""Supervised fine-tuning of a causal LM on an instruction set, with TRL's SFTTrainer and LoRA.
+
+Quickstart's model and data, on whatever this machine has (the set is built if absent):
+
+    accelerate launch recipes/sft.py
+
+Your own data and model, one GPU, 4-bit base:
+
+    instructrec build --corpus my_documents --output outputs/mine/set
+    accelerate launch --config_file accelerate_configs/single_gpu.yaml recipes/sft.py \\
+        --config recipes/smollm2-135m/sft.yaml --model_name_or_path Qwen/Qwen3-8B --load_in_4bit true \\
+        --dataset_name outputs/mine/set --output_dir outputs/mine/adapter
+
+The same command again resumes from the last checkpoint. `--report_to tensorboard|trackio|wandb` chooses the tracker.
+"""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from instructrec.config import parse, print_help, wants_help
+from instructrec.core.errors import run
+
+DEFAULT_CONFIG = Path(__file__).parent / "smollm2-135m" / "sft.yaml"
+
+
+@dataclass
+class DataArguments:
+    """What to train on."""
+
+    dataset_name: str = field(
+        default="outputs/quickstart/set", metadata={"help": "Folder of an instruction set (`instructrec build`)."}
+    )
+    max_train_rows: int | None = field(
+        default=None, metadata={"help": "Train on that many rows, chosen by a fixed shuffle; default: all."}
+    )
+
+
+def main() -> None:
+    if wants_help():
+        return print_help(__doc__, [DataArguments])
+
+    from instructrec.runtime import cpu_flags, quiet, use_all_cores
+
+    quiet()
+    from accelerate import PartialState
+    from transformers import PrinterCallback
+    from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config, get_quantization_config
+
+    from instructrec.data import load_set
+    from instructrec.lineage import read_lineage, weights_sha256, write_lineage
+    from instructrec.models import EMBEDDED, load_tokenizer, name_base, resolve_model, trainable_on_cpu
+    from instructrec.training import ProgressLine, prepare_output, tidy, tokens_seen
+
+    threads = use_all_cores()
+    started = time.time()
+    (data, args, model), given = parse((DataArguments, SFTConfig, ModelConfig), DEFAULT_CONFIG, cpu_flags())
+    name = model.model_name_or_path or EMBEDDED
+    state = PartialState()
+    with state.main_process_first():
+        folder = resolve_model(name, model.model_revision)
+        dataset = load_set(data.dataset_name, data.max_train_rows)
+    output = Path(args.output_dir)
+    checkpoint = prepare_output(output, given, state.is_main_process)
+    state.wait_for_everyone()
+
+    args.model_init_kwargs = {"dtype": model.dtype, "attn_implementation": model.attn_implementation}
+    args.disable_tqdm = True
+    columns = ["prompt", "completion"]
+    trainer = SFTTrainer(
+        model=str(folder),
+        args=args,
+        train_dataset=dataset["train"].select_columns(columns),
+        eval_dataset=dataset["validation"].select_columns(columns) if args.eval_strategy != "no" else None,
+        processing_class=load_tokenizer(folder),
+        quantization_config=get_quantization_config(model),
+        peft_config=get_peft_config(model),
+        callbacks=[ProgressLine()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainable_on_cpu(trainer.model)
+    name_base(trainer.model, name, model.model_revision)
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+
+    trainer.save_model(str(output))
+    if state.is_main_process:
+        tidy(output)
+        write_lineage(
+            output,
+            "sft",
+            given,
+            {
+                "model": {"name": name, "revision": model.model_revision, "sha256": weights_sha256(folder)},
+                "dataset": {"name": data.dataset_name, "lineage": read_lineage(Path(data.dataset_name))},
+                "output": weights_sha256(output),
+            },
+            started,
+            seed=args.seed,
+            training={
+                "tokens": tokens_seen(trainer.state),
+                "steps": trainer.state.global_step,
+                "rows": len(dataset["train"]),
+                "loss": result.training_loss,
+                "processes": state.num_processes,
+                "trainable_parameters": trainer.get_num_trainable_parameters(),
+                "threads": threads,
+            },
+        )
+        print(f"saved {output}; score it with: accelerate launch recipes/evaluate.py --adapter {output}")
+    trainer.end()
+
+
+if __name__ == "__main__":
+    run(main)
