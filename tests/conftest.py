@@ -1,0 +1,148 @@
+"""Fixtures: a corpus of our own writing beside Python's documentation, a set built from it, and a tiny chat model."""
+
+from __future__ import annotations
+
+import os
+import pydoc_data.topics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may need the Hub
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+CODE = '''"""Small tools for lists of numbers, used by the tests as a corpus of code."""
+
+
+def running_total(numbers):
+    """Return the list of partial sums of the numbers."""
+    total, sums = 0, []
+    for number in numbers:
+        total += number
+        sums.append(total)
+    return sums
+
+
+def largest_gap(numbers):
+    """Return the largest difference between neighbours in sorted order."""
+    ordered = sorted(numbers)
+    return max(b - a for a, b in zip(ordered, ordered[1:]))
+
+
+def drop_repeats(items):
+    """Return the items in order, each of them only once."""
+    seen = set()
+    return [item for item in items if not (item in seen or seen.add(item))]
+
+
+def split_evenly(items, parts):
+    """Cut a list into parts whose lengths differ by one at most."""
+    size, rest = divmod(len(items), parts)
+    cuts = [i * size + min(i, rest) for i in range(parts + 1)]
+    return [items[a:b] for a, b in zip(cuts, cuts[1:])]
+'''
+
+
+def cli(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `instructrec` as a user would."""
+    return subprocess.run(
+        [sys.executable, "-m", "instructrec", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | environment,
+        timeout=600,
+    )
+
+
+def recipe(name: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a recipe as a user would, without the launcher."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "recipes" / name), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ,
+        timeout=900,
+    )
+
+
+def assert_one_line_error(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+    """A user's mistake: exit code 2, one line on stderr that names the parts, no traceback."""
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert done.returncode == 2, done.stderr + done.stdout
+    assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
+    for part in parts:
+        assert part in lines[0], lines[0]
+
+
+def write_corpus(folder: Path) -> Path:
+    """Forty of Python's help topics as reStructuredText files, and six modules of code."""
+    folder.mkdir(parents=True)
+    for name, text in sorted(pydoc_data.topics.topics.items())[:40]:
+        (folder / f"{name}.rst").write_text(text, encoding="utf-8")
+    for number in range(6):
+        renamed = CODE.replace("numbers", f"values{number}").replace("items", f"entries{number}")
+        (folder / f"tools{number}.py").write_text(renamed, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "docs")
+
+
+@pytest.fixture(scope="session")
+def instruction_set(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("built") / "set"
+    done = cli("build", "--corpus", str(corpus), "--output", str(output), "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+@pytest.fixture(scope="session")
+def tiny_model(instruction_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer Llama with random weights, a tokenizer trained on the set, and a ChatML template."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from instructrec.core.schema import read_split
+
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    base = Tokenizer(models.BPE())
+    base.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    base.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=512, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    texts = [row["prompt"][0]["content"] for row in read_split(instruction_set, "train")]
+    base.train_from_iterator(texts[:200], trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=base, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+    )
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():  # tied embeddings of the default scale could never give a peaked distribution
+        model.get_input_embeddings().weight.mul_(8)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,264 @@
+"""Every recipe and every YAML, found by itself: parsed, executed for two steps, resumed, and broken on purpose."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, assert_one_line_error, recipe
+
+RECIPES = sorted(path.name for path in (ROOT / "recipes").glob("*.py"))
+YAMLS = sorted((ROOT / "recipes").glob("*/*.yaml"))
+ACCELERATE = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
+
+
+def sft_flags(instruction_set: Path, tiny_model: Path, output: Path) -> list[str]:
+    flags = {
+        "model_name_or_path": tiny_model,
+        "dataset_name": instruction_set,
+        "output_dir": output,
+        "max_steps": 2,
+        "dtype": "float32",
+    }
+    return [text for key, value in flags.items() for text in (f"--{key}", str(value))]
+
+
+def weights(folder: Path) -> dict:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def largest_difference(a: Path, b: Path) -> float:
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    return max(float((first[key] - second[key]).abs().max()) for key in first)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_short_and_teach(name):
+    text = (ROOT / "recipes" / name).read_text()
+    assert len(text.splitlines()) <= 150
+    done = recipe(name, "--help")
+    assert done.returncode == 0 and f"accelerate launch recipes/{name}" in done.stdout
+    assert "--output_dir" in text or "--output_dir" in done.stdout
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_recipe_yaml_runs_for_two_steps(path, instruction_set, tiny_model, tmp_path):
+    stage = f"{path.stem}.py"
+    assert stage in RECIPES, f"{path} belongs to no recipe"
+    flags = sft_flags(instruction_set, tiny_model, tmp_path / "out")
+    done = recipe(stage, "--config", str(path), *flags)
+    assert done.returncode == 0, done.stderr
+    lineage = json.loads((tmp_path / "out" / "lineage.json").read_text())
+    assert lineage["training"]["steps"] == 2 and lineage["training"]["tokens"] > 0
+    assert str(tiny_model) in json.dumps(lineage["inputs"]["model"]) and lineage["inputs"]["model"]["sha256"]
+
+
+@pytest.mark.parametrize("path", ACCELERATE, ids=lambda path: path.name)
+def test_every_accelerate_config_is_known_to_accelerate(path):
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
+    assert load_config_from_file(str(path)) is not None  # refuses unknown keys
+    values = yaml.safe_load(path.read_text())
+    known = {action.dest for action in launch_command_parser()._actions}
+    for section in ("fsdp_config", "deepspeed_config"):
+        for key in values.get(section, {}):
+            assert key in known, f"{section}.{key}"
+    arguments = launch_command_parser().parse_args(["--config_file", str(path), "recipes/sft.py"])
+    if values["distributed_type"] != "DEEPSPEED":  # which is not installed
+        _validate_launch_command(arguments)
+
+
+class TestSft:
+    @pytest.fixture(scope="class")
+    def adapter(self, instruction_set, tiny_model, tmp_path_factory):
+        output = tmp_path_factory.mktemp("sft") / "adapter"
+        flags = [*sft_flags(instruction_set, tiny_model, output), "--max_steps", "6", "--save_steps", "2"]
+        done = recipe("sft.py", *flags, "--logging_steps", "2")
+        assert done.returncode == 0, done.stderr
+        assert "step 6/6" in recipe_output(done) and "tok/s" in recipe_output(done)
+        return output
+
+    def test_leaves_an_adapter_and_nothing_pickled_beside_it(self, adapter, tiny_model):
+        config = json.loads((adapter / "adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == str(tiny_model)
+        assert (
+            not list(adapter.glob("*.bin")) and not list(adapter.glob("*.pt")) and not (adapter / "README.md").exists()
+        )
+        assert all(tensor.isfinite().all() for tensor in weights(adapter).values())
+        assert any(tensor.abs().max() > 0 for key, tensor in weights(adapter).items() if "lora_B" in key)
+
+    def test_the_same_command_again_does_nothing(self, adapter, instruction_set, tiny_model):
+        before = (adapter / "adapter_model.safetensors").read_bytes()
+        flags = [*sft_flags(instruction_set, tiny_model, adapter), "--max_steps", "6", "--save_steps", "2"]
+        done = recipe("sft.py", *flags)
+        assert done.returncode == 0 and "already trained" in done.stdout
+        assert (adapter / "adapter_model.safetensors").read_bytes() == before
+
+    def test_another_config_does_not_overwrite(self, adapter, instruction_set, tiny_model):
+        flags = [*sft_flags(instruction_set, tiny_model, adapter), "--max_steps", "6", "--learning_rate", "1e-3"]
+        assert_one_line_error(recipe("sft.py", *flags), "another config", "learning_rate: 0.0005 then, 0.001 now")
+
+    def test_killed_and_resumed_equals_uninterrupted(self, adapter, instruction_set, tiny_model, tmp_path):
+        output = tmp_path / "adapter"
+        flags = [*sft_flags(instruction_set, tiny_model, output), "--max_steps", "6", "--save_steps", "2"]
+        command = [sys.executable, str(ROOT / "recipes" / "sft.py"), *flags]
+        process = subprocess.Popen(
+            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 300
+        # As soon as anything of the second checkpoint is there, which may well be in the middle of writing it.
+        while not (output / "checkpoint-4").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (output / "lineage.json").exists()
+        done = recipe("sft.py", *flags)
+        assert done.returncode == 0, done.stderr
+        assert "resuming from" in done.stdout
+        assert largest_difference(adapter, output) <= 1e-6
+
+    def test_a_half_checkpoint_is_not_resumed_from(self, adapter, instruction_set, tiny_model, tmp_path):
+        import shutil
+
+        output = tmp_path / "adapter"
+        shutil.copytree(adapter, output)
+        for name in ("lineage.json", "adapter_model.safetensors", "checkpoint-6/trainer_state.json"):
+            (output / name).unlink()
+        flags = [*sft_flags(instruction_set, tiny_model, output), "--max_steps", "6", "--save_steps", "2"]
+        done = recipe("sft.py", *flags)
+        assert done.returncode == 0 and "resuming from" in done.stdout and "checkpoint-4" in done.stdout
+        assert largest_difference(adapter, output) <= 1e-6
+
+    def test_batches_of_one_accumulated_equal_one_batch(self, instruction_set, tiny_model, tmp_path):
+        sizes = {"a": ("1", "8"), "b": ("8", "1")}
+        for name, (batch, accumulation) in sizes.items():
+            flags = sft_flags(instruction_set, tiny_model, tmp_path / name)
+            flags += ["--per_device_train_batch_size", batch, "--gradient_accumulation_steps", accumulation]
+            done = recipe("sft.py", *flags, "--packing", "false")
+            assert done.returncode == 0, done.stderr
+        assert largest_difference(tmp_path / "a", tmp_path / "b") <= 1e-5
+
+    def test_learning_lowers_the_loss(self, instruction_set, tiny_model, tmp_path):
+        flags = sft_flags(instruction_set, tiny_model, tmp_path / "out")
+        flags += ["--max_steps", "30", "--learning_rate", "1e-2", "--logging_steps", "1", "--max_train_rows", "40"]
+        assert recipe("sft.py", *flags).returncode == 0
+        state = json.loads((tmp_path / "out" / "checkpoint-30" / "trainer_state.json").read_text())
+        losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+        assert sum(losses[-5:]) / 5 < 0.9 * sum(losses[:5]) / 5
+
+    @pytest.mark.parametrize(
+        ("flags", "parts"),
+        [
+            (["--learning_rat", "1"], ["unknown flag '--learning_rat'", "'--learning_rate'"]),
+            (["--lora_r", "3.5"], ["lora_r", "3.5"]),
+            (["--config", "typo.yaml"], ["typo.yaml", "unknown key 'warmup_ratoi'", "'warmup_steps'"]),
+            (["--config", "type.yaml"], ["type.yaml", "'lora_r' must be int", "3.5"]),
+            (["--config", "choice.yaml"], ["choice.yaml", "'dtype' must be one of", "'bfloat16'"]),
+            (["--config", "token.yaml"], ["hub_token", "HF_TOKEN"]),
+            (["--config", "list.yaml"], ["list.yaml", "must be a mapping"]),
+            (["--config", "absent.yaml"], ["absent.yaml", "No such file"]),
+            (["--trust_remote_code", "true"], ["trust_remote_code", "never"]),
+            (["--push_to_hub", "true"], ["push_to_hub", "training_args.bin"]),
+            (["--model_name_or_path", "./nowhere"], ["model './nowhere'", "no such folder"]),
+            (["--model_name_or_path", "nobody/nothing"], ["model 'nobody/nothing'", "smollm2-135m-q4"]),
+            (["--dataset_name", "nowhere"], ["nowhere", "not an instruction set", "instructrec build"]),
+        ],
+    )
+    def test_mistakes_are_one_line(self, tmp_path, tiny_model, flags, parts):
+        (tmp_path / "typo.yaml").write_text("warmup_ratoi: 0.1\n")
+        (tmp_path / "type.yaml").write_text("lora_r: 3.5\n")
+        (tmp_path / "choice.yaml").write_text("dtype: bf16\n")
+        (tmp_path / "token.yaml").write_text("hub_token: hf_secret\n")
+        (tmp_path / "list.yaml").write_text("- a\n")
+        model = [] if "--model_name_or_path" in flags else ["--model_name_or_path", str(tiny_model)]
+        done = recipe("sft.py", *flags, *model, cwd=tmp_path)
+        assert_one_line_error(done, *parts)
+        assert "hf_secret" not in done.stdout + done.stderr
+        assert not (tmp_path / "outputs").exists()
+
+
+def recipe_output(done: subprocess.CompletedProcess[str]) -> str:
+    return done.stdout + done.stderr
+
+
+class TestEvaluate:
+    @pytest.fixture(scope="class")
+    def adapter(self, instruction_set, tiny_model, tmp_path_factory):
+        output = tmp_path_factory.mktemp("evaluate") / "adapter"
+        assert recipe("sft.py", *sft_flags(instruction_set, tiny_model, output)).returncode == 0
+        return output
+
+    def test_writes_the_contracts_files(self, adapter, instruction_set, tiny_model, tmp_path):
+        suite = tmp_path / "mine.jsonl"
+        lines = [
+            {
+                "id": "1",
+                "category": "a",
+                "instruction": "Yes or no?",
+                "input": "",
+                "targets": ["no"],
+                "choices": ["yes", "no"],
+            },
+            {"id": "2", "category": "a", "instruction": "Greet.", "input": "Ann", "targets": ["Hi Ann", "Hello Ann"]},
+        ]
+        suite.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        flags = ["--model_name_or_path", str(tiny_model), "--adapter", str(adapter), "--suite", str(instruction_set)]
+        flags += [
+            "--suite",
+            str(suite),
+            "--output_dir",
+            str(tmp_path / "eval"),
+            "--max_items",
+            "5",
+            "--dtype",
+            "float32",
+        ]
+        done = recipe("evaluate.py", *flags)
+        assert done.returncode == 0, done.stderr
+        scores = json.loads((tmp_path / "eval" / "scores.json").read_text())
+        assert scores["models"] == [str(tiny_model), str(adapter)]
+        assert list(scores["suites"]) == ["mine", "test_documents", "test_tasks", "test_templates", "train"]
+        for entry in scores["suites"].values():
+            for metric in entry["metrics"].values():
+                assert set(metric) == {"majority", "chance", "values", "deltas"}
+                for estimate in metric["values"].values():
+                    low, high = estimate["ci95"]
+                    assert (low is None and high is None) or low <= estimate["value"] <= high
+        assert scores["suites"]["mine"]["metrics"]["accuracy"]["chance"] == 0.5
+        predictions = [json.loads(line) for line in (tmp_path / "eval" / "predictions.jsonl").read_text().splitlines()]
+        assert len(predictions) == 2 * (4 * 5 + 2)
+        assert {"suite", "id", "model", "prompt", "output", "gold_nll", "scores"} <= set(predictions[0])
+        html = (tmp_path / "eval" / "report.html").read_text()
+        assert html.count("<details>") == 22 and "data:image/png;base64," in html and "http" not in html
+        assert "test_documents" in (tmp_path / "eval" / "report.md").read_text()
+        assert (tmp_path / "eval" / "gold_nll.png").read_bytes().startswith(b"\x89PNG")
+        lineage = json.loads((tmp_path / "eval" / "lineage.json").read_text())
+        assert lineage["inputs"]["adapters"][str(adapter)]["lineage"]["stage"] == "sft"
+
+    @pytest.mark.parametrize(
+        ("flags", "parts"),
+        [
+            (["--suite", "nowhere"], ["nowhere", "not an instruction set"]),
+            (["--suite", "bad.jsonl"], ["bad.jsonl:1", "'targets' is missing"]),
+            (["--suite", "empty.jsonl"], ["empty.jsonl", "no items"]),
+            (["--adapter", "nowhere"], ["adapter 'nowhere'", "adapter_config.json"]),
+            (["--max_itms", "3"], ["'--max_itms'", "'--max_items'"]),
+        ],
+    )
+    def test_mistakes_are_one_line(self, tmp_path, tiny_model, flags, parts):
+        (tmp_path / "bad.jsonl").write_text('{"id": "1", "category": "c", "instruction": "x", "input": ""}\n')
+        (tmp_path / "empty.jsonl").write_text("\n")
+        good = {"id": "1", "category": "c", "instruction": "x", "input": "", "targets": ["y"]}
+        (tmp_path / "good.jsonl").write_text(json.dumps(good) + "\n")
+        suite = [] if "--suite" in flags else ["--suite", "good.jsonl"]
+        done = recipe("evaluate.py", "--model_name_or_path", str(tiny_model), *suite, *flags, cwd=tmp_path)
+        assert_one_line_error(done, *parts)

@@ -1,0 +1,70 @@
+"""The real base model: fetched atomically, tuned for a few steps, scored. `make test-slow` runs these."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import cli, recipe
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def base_model():
+    """The embedded model in the user's own cache, as every recipe uses it."""
+    done = cli("base-model")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_killed_download_leaves_no_half_model(tmp_path):
+    cache = tmp_path / "instructrec"
+    command = [sys.executable, "-m", "instructrec", "base-model"]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    for seconds in (1.0, 6.0, 14.0):
+        process = subprocess.Popen(
+            command, env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        final = cache / "smollm2-135m-q4"
+        assert not final.exists() or (final / "origin.json").exists()
+    done = cli("base-model", XDG_CACHE_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= {
+        path.name for path in (cache / "smollm2-135m-q4").iterdir()
+    }
+    assert not list(cache.glob(".smollm2-135m-q4-*"))  # what the kills left behind is swept away
+    again = cli("base-model", XDG_CACHE_HOME=str(tmp_path))
+    assert again.stdout == done.stdout and again.stderr == ""
+
+
+def test_the_base_model_talks(base_model):
+    done = subprocess.run(
+        [sys.executable, "-m", "instructrec", "chat", "--max-new-tokens", "16"],
+        input="What is the capital of France?\n",
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "Paris" in done.stdout, done.stderr
+
+
+def test_a_few_steps_lower_the_nll_on_unseen_documents(base_model, tmp_path):
+    """The learning check: 12 of the quickstart's 40 steps, 16 items."""
+    dataset, adapter, output = (str(tmp_path / name) for name in ("set", "adapter", "eval"))
+    assert cli("build", "--output", dataset).returncode == 0
+    flags = ["--max_steps", "12", "--warmup_steps", "1", "--save_steps", "12"]
+    done = recipe("sft.py", "--dataset_name", dataset, "--output_dir", adapter, *flags)
+    assert done.returncode == 0, done.stderr
+    flags = ["--max_items", "16", "--max_new_tokens", "8"]
+    suite = f"{dataset}/test_documents"
+    done = recipe("evaluate.py", "--adapter", adapter, "--suite", suite, "--output_dir", output, *flags)
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((tmp_path / "eval" / "scores.json").read_text())
+    delta = scores["suites"]["test_documents"]["metrics"]["gold_nll"]["deltas"][adapter]
+    assert delta["ci95"][1] < 0, delta
