@@ -25,6 +25,9 @@ def card(folder: Path, manifest: Manifest) -> str:
         "configs": [
             {
                 "config_name": "default",
+                # `datasets` keys its cache by this front matter, not by the files: without the fingerprint two sets in
+                # folders of one name would be taken for each other.
+                "description": f"fingerprint {manifest['fingerprint']}",
                 "data_files": [{"split": split, "path": f"{split}/*.parquet"} for split in SPLITS],
             }
         ],

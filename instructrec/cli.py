@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,6 @@ import typer
 from instructrec.core.errors import UserError, nearest, run
 
 app = typer.Typer(
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -63,6 +63,7 @@ def build(
 
     from data_builders.pipeline import BuildConfig
     from data_builders.pipeline import build as build_set
+    from instructrec.core.schema import read_manifest
     from instructrec.lineage import write_lineage
 
     flags: dict[str, Any] = {
@@ -91,7 +92,9 @@ def build(
     settings = BuildConfig(**values)
 
     def finish(folder: Path) -> None:
-        write_lineage(folder, "build", settings.portable(), {}, started, seed=settings.seed)
+        manifest = read_manifest(folder)
+        inputs = {"inventory": manifest["corpus"]["inventory"], "output": manifest["fingerprint"]}
+        write_lineage(folder, "build", settings.portable(), inputs, started, seed=settings.seed)
 
     manifest = build_set(settings, output, workers, finish)
     _show(manifest, output, time.time() - started)
@@ -143,5 +146,19 @@ def chat(
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line and exit code 2."""
-    run(app)
+    """Entry point: a user's mistake, a wrong flag included, is one line and exit code 2."""
+    run(_command)
+
+
+def _command() -> None:
+    from typer.exceptions import Abort, TyperException
+
+    if not sys.argv[1:]:
+        sys.argv.append("--help")
+    try:
+        code = app(standalone_mode=False)
+    except TyperException as error:
+        raise UserError(f"command line: {error.format_message()}") from None
+    except Abort:
+        raise KeyboardInterrupt from None
+    raise SystemExit(code)

@@ -153,12 +153,14 @@ def parse(
     actions = {action.dest: action for action in parser._actions}
     arguments = list(sys.argv[1:] if argv is None else argv)
     config = default_config
-    if "--config" in arguments:
-        place = arguments.index("--config")
-        if place + 1 == len(arguments):
-            raise UserError("command line: --config needs a YAML file")
-        config = Path(arguments[place + 1])
-        del arguments[place : place + 2]
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == "--config":
+            if not equals and place + 1 == len(arguments):
+                raise UserError("command line: --config needs a YAML file")
+            config = Path(value if equals else arguments[place + 1])
+            del arguments[place : place + (1 if equals else 2)]
+            break
     values = read_yaml(config) if config else {}
     environment = values.pop("env", {})
     for key in values:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instructrec.core.errors import UserError
+from instructrec.core.files import fingerprint
 from instructrec.core.schema import HELD_OUT, SPLITS, TRAIN, VALIDATION, read_manifest, read_split
 
 if TYPE_CHECKING:
@@ -76,11 +77,13 @@ def load_set(name: str, max_rows: int | None = None) -> DatasetDict:
         max_rows: keep that many training rows, chosen by a fixed shuffle.
 
     Raises:
-        UserError: no such set, a row that breaks the contract, or an overlap.
+        UserError: no such set, files that are not those of the build, a row that breaks the contract, or an overlap.
     """
     import datasets
 
     folder = ensure_set(name)
+    if fingerprint(folder, "*.parquet") != read_manifest(folder)["fingerprint"]:
+        raise UserError(f"{folder}: its Parquet files changed since it was built; build it again")
     check_hold_out(folder)
     data = datasets.load_dataset(str(folder))
     missing = [split for split in SPLITS if split not in data]

@@ -74,17 +74,12 @@ def tidy(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def tokens_seen(state: TrainerState) -> int:
-    """The tokens that a TRL trainer has encoded so far, padding not counted."""
-    return int(max((entry["num_tokens"] for entry in state.log_history if "num_tokens" in entry), default=0))
-
-
 class ProgressLine(TrainerCallback):
     """One line per logging step: percent, step, loss, learning rate, tokens per second, time left."""
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.started, self.first_step = time.monotonic(), state.global_step
-        self.last_time, self.last_tokens = self.started, 0.0
+        self.last_time, self.last_tokens = self.started, state.num_input_tokens_seen
 
     def on_log(
         self,
@@ -102,9 +97,7 @@ class ProgressLine(TrainerCallback):
             print(f"      evaluation  loss {logs['eval_loss']:.4f}", flush=True)
             return
         done, total = state.global_step, max(state.max_steps, 1)
-        tokens = logs.get("num_tokens", 0.0)
-        if self.last_tokens == 0 and self.first_step:
-            self.last_tokens = tokens * self.first_step / done  # a resumed run's counter does not start at 0
+        tokens = int(state.num_input_tokens_seen)
         speed = (tokens - self.last_tokens) / max(now - self.last_time, 1e-9)
         left = (now - self.started) / max(done - self.first_step, 1) * (total - done)
         self.last_time, self.last_tokens = now, tokens

@@ -15,6 +15,7 @@ scores.json, predictions.jsonl, report.md, report.html and pictures.
 """
 
 import json
+import os
 import time
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -49,6 +50,8 @@ class EvaluateArguments:
 def main() -> None:
     if wants_help():
         return print_help(__doc__, [EvaluateArguments])
+    if int(os.environ.get("RANK", "0")):
+        return  # one process scores, however many were launched
 
     from instructrec.runtime import quiet, use_all_cores
 

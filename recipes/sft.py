@@ -47,10 +47,11 @@ def main() -> None:
     from transformers import PrinterCallback
     from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config, get_quantization_config
 
+    from instructrec.core.schema import read_manifest
     from instructrec.data import load_set
     from instructrec.lineage import read_lineage, weights_sha256, write_lineage
     from instructrec.models import EMBEDDED, load_tokenizer, name_base, resolve_model, trainable_on_cpu
-    from instructrec.training import ProgressLine, prepare_output, tidy, tokens_seen
+    from instructrec.training import ProgressLine, prepare_output, tidy
 
     threads = use_all_cores()
     started = time.time()
@@ -66,6 +67,7 @@ def main() -> None:
 
     args.model_init_kwargs = {"dtype": model.dtype, "attn_implementation": model.attn_implementation}
     args.disable_tqdm = True
+    args.include_num_input_tokens_seen = "non_padding"
     columns = ["prompt", "completion"]
     trainer = SFTTrainer(
         model=str(folder),
@@ -91,13 +93,17 @@ def main() -> None:
             given,
             {
                 "model": {"name": name, "revision": model.model_revision, "sha256": weights_sha256(folder)},
-                "dataset": {"name": data.dataset_name, "lineage": read_lineage(Path(data.dataset_name))},
+                "dataset": {
+                    "name": data.dataset_name,
+                    "fingerprint": read_manifest(Path(data.dataset_name))["fingerprint"],
+                    "lineage": read_lineage(Path(data.dataset_name)),
+                },
                 "output": weights_sha256(output),
             },
             started,
             seed=args.seed,
             training={
-                "tokens": tokens_seen(trainer.state),
+                "tokens": trainer.state.num_input_tokens_seen,
                 "steps": trainer.state.global_step,
                 "rows": len(dataset["train"]),
                 "loss": result.training_loss,

@@ -16,7 +16,7 @@ from conftest import assert_one_line_error, cli, write_corpus
 from instructrec.core.errors import UserError
 from instructrec.core.files import fingerprint
 from instructrec.core.schema import HELD_OUT, SPLITS, read_manifest, read_split
-from instructrec.data import check_hold_out
+from instructrec.data import check_hold_out, load_set
 
 
 def rows(folder: Path, *splits: str) -> list[dict]:
@@ -40,12 +40,26 @@ def test_the_set_fulfils_the_contract(instruction_set):
     assert len([family for family in manifest["families"].values() if family["rows"]]) >= 8
 
 
-def test_datasets_loads_exactly_five_splits(instruction_set, tmp_path):
+def test_datasets_loads_exactly_five_splits_of_the_right_set(instruction_set, corpus, tmp_path):
+    """`datasets` takes two local folders of one name for each other unless their cards differ."""
     import datasets
 
-    data = datasets.load_dataset(str(instruction_set), cache_dir=str(tmp_path))
-    assert sorted(data) == sorted(SPLITS)
-    assert data["train"][0]["prompt"][0]["role"] == "user"
+    other = tmp_path / instruction_set.name
+    options = ("--rows-per-family", "5", "--heldout-rows-per-family", "5")
+    assert cli("build", "--corpus", str(corpus), "--output", str(other), *options).returncode == 0
+    for folder in (instruction_set, other):
+        data = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
+        assert {split: len(rows) for split, rows in data.items()} == read_manifest(folder)["splits"]
+        assert list(data) == list(SPLITS)
+        assert data["train"]["id"] == [row["id"] for row in read_split(folder, "train")]
+
+
+def test_training_refuses_files_that_are_not_those_of_the_build(instruction_set, tmp_path):
+    folder = tmp_path / "set"
+    shutil.copytree(instruction_set, folder)
+    shutil.copy(folder / "validation" / "00000.parquet", folder / "train" / "00000.parquet")
+    with pytest.raises(UserError, match="changed since it was built"):
+        load_set(str(folder))
 
 
 def test_spans_lead_back_to_the_bytes(instruction_set, corpus):

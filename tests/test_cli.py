@@ -24,6 +24,23 @@ def test_help_teaches_and_imports_nothing_heavy():
         assert done.returncode == 0 and len(done.stdout) > 200
 
 
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["biuld"], ["No such command", "'build'"]),
+        (["build", "--sed", "3"], ["--sed", "--seed"]),
+        (["build", "--seed", "x"], ["--seed"]),
+    ],
+)
+def test_wrong_commands_are_one_line(arguments, parts):
+    assert_one_line_error(cli(*arguments), *parts)
+
+
+def test_no_command_is_a_call_for_help():
+    done = cli()
+    assert done.returncode == 0 and "base-model" in done.stdout
+
+
 def test_core_never_imports_torch():
     for path in (ROOT / "instructrec" / "core").glob("*.py"):
         assert not any(name.split(".")[0] in {"torch", "transformers", "trl"} for name in imports(path)), path

@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
-from conftest import cli, recipe
+from conftest import ROOT, cli, recipe
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +53,18 @@ def test_the_base_model_talks(base_model):
         text=True,
     )
     assert done.returncode == 0 and "Paris" in done.stdout, done.stderr
+
+
+def test_a_bare_launch_builds_the_set_and_trains(base_model, tmp_path):
+    """`accelerate launch recipes/sft.py` without a config, in an empty folder: set and base model are its own."""
+    launch = [str(Path(sys.executable).with_name("accelerate")), "launch", str(ROOT / "recipes" / "sft.py")]
+    flags = ["--max_steps", "1", "--warmup_steps", "0", "--max_length", "256"]
+    done = subprocess.run([*launch, *flags], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    quickstart = tmp_path / "outputs" / "quickstart"
+    assert (quickstart / "set" / "manifest.json").exists()
+    lineage = json.loads((quickstart / "adapter" / "lineage.json").read_text())
+    assert lineage["training"]["steps"] == 1 and lineage["inputs"]["model"]["name"] == "smollm2-135m-q4"
 
 
 def test_a_few_steps_lower_the_nll_on_unseen_documents(base_model, tmp_path):
