@@ -59,7 +59,7 @@ def card(folder: Path, manifest: Manifest) -> str:
         f"{', '.join(held['families']) or 'none'} |",
         "",
         f"Held out: {len(held['documents'])} documents, {len(held['templates'])} wordings, "
-        f"{len(held['families'])} families; near duplicates ({len(corpus['near_duplicates'])} clusters) stay together.",
+        f"{len(held['families'])} families; {corpus['near_duplicates']} near duplicates were left out.",
         "",
         "| family | group | rows | rejected by gates |",
         "| --- | --- | ---: | --- |",

@@ -1,131 +1,77 @@
-"""Files → `Document`: text with its place in the raw bytes. What is unreadable is counted and stops nothing."""
+"""Files → `Document`: text with its place in the raw bytes. What is unreadable is counted and stops nothing.
+
+A corpus is a folder or file of any of the formats below, `python`, or by scheme `hf://owner/name[/config][#split]`,
+`dataset:FOLDER[#split]` and `git:FOLDER`. How each format is read stands in `data_builders/readers`.
+"""
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import inspect
 import os
 import sysconfig
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 
-import py3langid
-
-from data_builders.layout import Block, Function, Section, blocks, functions, parse_python, sections
+from data_builders.readers.document import (
+    MAX_DOCUMENT_BYTES,
+    UTF8,
+    Document,
+    Pair,
+    Place,
+    Skipped,
+    Unreadable,
+)
+from data_builders.readers.files import COMPRESSIONS
+from data_builders.readers.formats import CODE, TEXT
+from data_builders.readers.records import Fields
+from data_builders.readers.text import LITERAL, MIN_DOCSTRING, read_text
 from instructrec.core.errors import UserError
+
+__all__ = [
+    "LITERAL",
+    "MAX_DOCUMENT_BYTES",
+    "MIN_DOCSTRING",
+    "PYTHON",
+    "UTF8",
+    "Document",
+    "Fields",
+    "Pair",
+    "Place",
+    "Skipped",
+    "Unreadable",
+    "corpus_files",
+    "read",
+    "splittable",
+]
 
 PYTHON = "python"
 """The name of the default corpus: the documentation and code that every Python installation carries."""
 
-FORMATS = {
-    "": "plain",
-    ".txt": "plain",
-    ".md": "markdown",
-    ".markdown": "markdown",
-    ".rst": "rst",
-    ".py": "python",
-}
-"""Suffix → layout."""
+_LAYOUTS = TEXT | CODE
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_JSONL = (".jsonl", ".ndjson")
+_HUB, _LOCAL, _GIT = _SCHEMES = ("hf://", "dataset:", "git:")
 
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages", "dist-packages"}
 _PYTHON_SKIPPED_FOLDERS = _SKIPPED_FOLDERS | {"test", "tests", "idle_test", "ensurepip", "lib-dynload"}
 
 
-class Unreadable(Exception):
-    """A file that yields no document; its message is the reason under which it is counted."""
-
-
-@dataclass(frozen=True)
-class Document:
-    """One document of a corpus.
-
-    Attributes:
-        content: the text, as `extractor` reads it from bytes `start..end` of the raw file.
-        layout: one of the values of `FORMATS`.
-        kind: `text` or `code`.
-        path: relative to the corpus, with forward slashes.
-        unit: what is held out as one: the file, or one topic of a file of topics.
-        sha256: of the whole raw file.
-        start, end: byte range in the raw file.
-        extractor: name and version of the rule that turned the bytes into `content`.
-    """
-
-    content: str
-    layout: str
-    path: str
-    unit: str
-    sha256: str
-    start: int
-    end: int
-    extractor: str
-    licence: str
-
-    @property
-    def kind(self) -> str:
-        return "code" if self.layout == "python" else "text"
-
-    @property
-    def key(self) -> str:
-        """What identifies the document in its corpus."""
-        return f"{self.path}:{self.start}"
-
-    @cached_property
-    def blocks(self) -> list[Block]:
-        return blocks(self.content, self.layout) if self.kind == "text" else []
-
-    @cached_property
-    def sections(self) -> list[Section]:
-        return sections(self.blocks)
-
-    @cached_property
-    def functions(self) -> list[Function]:
-        return functions(self.content, parse_python(self.content)) if self.kind == "code" else []
-
-    @cached_property
-    def language(self) -> str | None:
-        """ISO 639-1 code of the prose (docstrings in code), from its first 1,000 characters; null if under 40."""
-        if self.kind == "code":
-            prose = " ".join(function.docstring for function in self.functions[:20])
-        else:
-            prose = " ".join(block.text for block in self.blocks[:50] if block.kind == "paragraph")
-        return py3langid.classify(prose[:1000])[0] if len(prose) >= 40 else None
-
-    def span(self, start: int, end: int) -> tuple[int, int]:
-        """The byte range in the raw file of characters `start..end` of `content`.
-
-        Where characters do not map to bytes one by one (string literals), it is the document's whole range.
-        """
-        if self.extractor != UTF8:
-            return self.start, self.end
-        first = self.start + len(self.content[:start].encode())
-        return first, first + len(self.content[start:end].encode())
-
-
-UTF8 = "utf8/1"
-LITERAL = "python-literal/1"
-MIN_DOCSTRING = 200
-"""Characters from which a docstring is a document of its own."""
-
-
 def corpus_files(corpus: str) -> list[tuple[Path, str]]:
-    """The files of a corpus as (place, relative name), sorted by name.
+    """The files of a corpus as (place, relative name), sorted by name; a scheme's corpus is one such file.
 
     Args:
-        corpus: a folder, a file, or `PYTHON`.
+        corpus: a folder, a file, a data set or repository by its scheme, or `PYTHON`.
 
     Raises:
         UserError: nothing is there, or it holds no file.
     """
+    if corpus.startswith(_SCHEMES):
+        return [_scheme_file(corpus)]
     if corpus == PYTHON:
         root, skipped = Path(sysconfig.get_path("stdlib")), _PYTHON_SKIPPED_FOLDERS
     else:
         root, skipped = Path(corpus), _SKIPPED_FOLDERS
         if root.is_file():
-            return [(root, root.name)]
+            return [(root, _portable(root.name))]
         if not root.is_dir():
             raise UserError(f"corpus {corpus!r}: no such folder; give --corpus an existing one")
     files = []
@@ -134,78 +80,114 @@ def corpus_files(corpus: str) -> list[tuple[Path, str]]:
         for filename in filenames:
             path = Path(folder, filename)
             if not filename.startswith(".") and (corpus != PYTHON or path.suffix == ".py"):
-                files.append((path, path.relative_to(root).as_posix()))
+                files.append((path, _portable(path.relative_to(root).as_posix())))
     if not files:
         raise UserError(f"corpus {corpus!r}: the folder holds no files; put documents or code into it")
     return sorted(files, key=lambda file: file[1])
 
 
-def read(path: Path, name: str, licence: str) -> Iterator[Document]:
-    """Yield the documents of one file: usually one, for a module of string topics one per topic.
+def _scheme_file(corpus: str) -> tuple[Path, str]:
+    if corpus.startswith(_HUB):
+        return Path(corpus), corpus
+    scheme, _, rest = corpus.partition(":")
+    place, _, split = rest.partition("#")
+    path = Path(place)
+    if not place or not path.is_dir():
+        raise UserError(f"corpus {corpus!r}: no such folder; give `{scheme}:` an existing one")
+    # The name must not tell where on this machine the folder is.
+    return path, f"{scheme}:{_portable(path.resolve().name)}" + (f"#{split}" if split else "")
+
+
+def _portable(name: str) -> str:
+    """A name that UTF-8 can hold; bytes of a file name that are not UTF-8 become `\\xNN`."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return name
+
+
+def splittable(path: Path) -> bool:
+    """Whether `read` takes a byte range of this file, so that several workers can share it."""
+    return path.suffix.lower() in (*_JSONL, ".parquet")
+
+
+def read(
+    path: Path,
+    name: str,
+    licence: str,
+    *,
+    start: int = 0,
+    end: int | None = None,
+    fields: Fields | None = None,
+) -> Iterator[Document | Skipped]:
+    """Yield the documents of one file: usually one, for a file of records or topics one each.
+
+    Args:
+        path, name: as `corpus_files` gives them.
+        licence: SPDX expression for what states none itself.
+        start, end: byte range, for a `splittable` file alone: the records (of JSON Lines) or row groups (of Parquet)
+            whose first byte lies in it. Ranges that cover a file yield each of its records exactly once.
+        fields: names of the fields of records; null means the usual ones.
+
+    Yields:
+        `Document`, or `Skipped` for a record of a file of records that yields none.
 
     Raises:
-        Unreadable: with the reason `unsupported_type`, `unreadable`, `empty`, `binary`, `invalid_utf8`,
-            `invalid_python` or `not_a_file`.
+        Unreadable: the file yields nothing (more): `unsupported_type`, `not_a_file`, `unreadable`, `empty`,
+            `too_large`, `binary`, `invalid_utf8`, `truncated`, `corrupt`, `no_text`, `no_text_field`,
+            `invalid_python`, `invalid_po`, `invalid_pdf`, `needs_extra_pdf` or `needs_extra_git`.
+        UserError: a data set or repository named by its scheme is not there.
     """
-    layout = FORMATS.get(path.suffix.lower())
-    if layout is None:
+    suffix = path.suffix.lower()
+    if (layout := _LAYOUTS.get(suffix)) is not None and not name.startswith(_SCHEMES):
+        return read_text(path, name, licence, layout)
+    return _read_other(path, name, licence, suffix, start, end, fields or Fields())
+
+
+def _read_other(
+    path: Path, name: str, licence: str, suffix: str, start: int, end: int | None, fields: Fields
+) -> Iterator[Document | Skipped]:
+    """`read` for the formats whose modules are imported when they are met."""
+    if name.startswith((_HUB, _LOCAL)):
+        from data_builders.readers.hub import read_dataset
+
+        yield from read_dataset(path, name, licence, fields)
+    elif name.startswith(_GIT):
+        from data_builders.readers.git_history import read_git
+
+        yield from read_git(path, name, licence)
+    elif suffix in _JSONL or (suffix in COMPRESSIONS and Path(path.stem).suffix.lower() in _JSONL):
+        from data_builders.readers.jsonl import read_jsonl
+
+        yield from read_jsonl(path, name, licence, fields, COMPRESSIONS.get(suffix, ""), start, end)
+    elif suffix == ".parquet":
+        from data_builders.readers.parquet import read_parquet
+
+        yield from read_parquet(path, name, licence, fields, start, end)
+    elif suffix in _DELIMITERS:
+        from data_builders.readers.tables import read_table
+
+        yield from read_table(path, name, licence, fields, _DELIMITERS[suffix])
+    elif suffix in (".html", ".htm", ".xhtml"):
+        from data_builders.readers.html_page import read_html
+
+        yield from read_html(path, name, licence)
+    elif suffix in (".po", ".pot"):
+        from data_builders.readers.po import read_po
+
+        yield from read_po(path, name, licence)
+    elif suffix in (".srt", ".vtt"):
+        from data_builders.readers.subtitles import read_subtitles
+
+        yield from read_subtitles(path, name, licence)
+    elif suffix == ".pdf":
+        from data_builders.readers.pdf import read_pdf
+
+        yield from read_pdf(path, name, licence)
+    elif suffix == ".mbox":
+        from data_builders.readers.mbox import read_mbox
+
+        yield from read_mbox(path, name, licence)
+    else:
         raise Unreadable("unsupported_type")
-    if not path.is_file():
-        raise Unreadable("not_a_file")
-    try:
-        raw = path.read_bytes()
-    except OSError:
-        raise Unreadable("unreadable") from None
-    if not raw.strip():
-        raise Unreadable("empty")
-    if b"\0" in raw:
-        raise Unreadable("binary")
-    bom = 3 if raw.startswith(b"\xef\xbb\xbf") else 0
-    try:
-        content = raw[bom:].decode("utf-8")
-    except UnicodeDecodeError:
-        raise Unreadable("invalid_utf8") from None
-    sha256 = hashlib.sha256(raw).hexdigest()
-    document = Document(content, layout, name, name, sha256, bom, len(raw), UTF8, licence)
-    if document.kind == "text":
-        yield document
-        return
-    try:
-        tree = parse_python(content)
-        document.__dict__["functions"] = functions(content, tree)  # fills the cached property from the same tree
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise Unreadable("invalid_python") from None
-    topics = name.endswith("pydoc_data/topics.py")
-    lines = _line_starts(content, bom)
-    for literal in _topics(tree) if topics else _docstrings(tree):
-        start = lines[literal.lineno - 1] + literal.col_offset
-        end = lines[(literal.end_lineno or literal.lineno) - 1] + (literal.end_col_offset or 0)
-        unit = f"{name}:{start}" if topics else name
-        yield Document(inspect.cleandoc(str(literal.value)), "rst", name, unit, sha256, start, end, LITERAL, licence)
-    if not topics:
-        yield document
-
-
-def _topics(tree: ast.Module) -> Iterator[ast.Constant]:
-    """The help topics of `pydoc_data`: a dictionary of reStructuredText pages."""
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
-            for value in node.value.values:
-                if isinstance(value, ast.Constant) and isinstance(value.value, str) and value.value.strip():
-                    yield value
-
-
-def _docstrings(tree: ast.Module) -> Iterator[ast.Constant]:
-    """The docstrings long enough to be read as prose."""
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.body:
-            first = node.body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                value = first.value
-                if isinstance(value.value, str) and len(value.value) >= MIN_DOCSTRING:
-                    yield value
-
-
-def _line_starts(content: str, bom: int) -> list[int]:
-    """The byte at which each line of the file starts."""
-    return list(accumulate((len(line.encode()) + 1 for line in content.split("\n")), initial=bom))

@@ -1,58 +1,97 @@
-"""Gates: what a rendered example must pass to become a row. Each has a name under which its rejects are counted."""
+"""Gates: what an example must pass to become a row. Each has a name under which its rejects are counted and kept."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+
+import py3langid
 
 from data_builders.families import Example, Family
 from instructrec.core.overlap import normalise
-from instructrec.core.segmentation import words
+from instructrec.core.segmentation import count_words, words
 
 MOST_PROMPT_WORDS = 400
+LEAST_PROSE = 60
+"""Characters from which the language of an answer can be told."""
 
-Gate = Callable[[Family, Example, str], bool]
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 def empty(family: Family, example: Example, prompt: str) -> bool:
-    """Reject an answer or a prompt without a single letter or digit."""
+    """An answer or a prompt without a single letter or digit."""
     return not words(example.answer) or not words(prompt)
 
 
 def long(family: Family, example: Example, prompt: str) -> bool:
-    """Reject a prompt that a small model's context would cut."""
-    return len(words(prompt)) > MOST_PROMPT_WORDS
+    """A prompt that a small model's context would cut."""
+    return count_words(prompt) > MOST_PROMPT_WORDS
 
 
 def leak(family: Family, example: Example, prompt: str) -> bool:
-    """Reject an open answer that stands in its own prompt, unless the family is extractive."""
+    """An open answer that stands in its own prompt, unless the family is extractive."""
     if family.extractive or example.options is not None:
         return False
-    answer = normalise(example.answer)
-    return f" {answer} " in f" {normalise(prompt)} "
+    return f" {normalise(example.answer)} " in f" {normalise(prompt)} "
 
 
 def unanswerable(family: Family, example: Example, prompt: str) -> bool:
-    """Reject a choice without its answer among the options, or with options that differ only in case."""
+    """A choice without its answer among the options, or with options that differ only in case."""
     if example.options is None:
         return False
     folded = {option.casefold().strip() for option in example.options}
     return example.answer not in example.options or len(folded) != len(example.options)
 
 
-def unseparated(family: Family, example: Example, prompt: str) -> bool:
-    """Reject an extractive answer that is all of what it was extracted from."""
-    return family.extractive and any(normalise(v) == normalise(example.answer) for v in example.fields.values())
+def trivial(family: Family, example: Example, prompt: str) -> bool:
+    """An answer that copies all of an input, or is many times longer than everything that was given."""
+    if any(normalise(value) == normalise(example.answer) for value in example.fields.values()):
+        return True
+    return len(example.answer) > 4 * sum(map(len, example.fields.values())) + 200
 
 
-GATES: dict[str, Gate] = {
+def ungrounded(family: Family, example: Example, prompt: str) -> bool:
+    """An open answer in prose with a number that the prompt does not give."""
+    if family.kind != "text" or example.options is not None or not example.answer.strip():
+        return False
+    given = set(_NUMBER.findall(prompt))
+    return any(number not in given for number in _NUMBER.findall(example.answer)) and not _is_list(example.answer)
+
+
+def _is_list(answer: str) -> bool:
+    """An order such as `2, 1, 3` is made of numbers by design."""
+    return not re.search(r"[^\d,\s]", answer)
+
+
+def foreign(family: Family, example: Example, prompt: str, language: str = "en") -> bool:
+    """An answer in prose, long enough to tell, in another language than the document's."""
+    if family.kind != "text" or len(example.answer) < LEAST_PROSE:
+        return False
+    return py3langid.classify(example.answer)[0] != language
+
+
+ROW_GATES: dict[str, Callable[[Family, Example, str], bool]] = {
     "empty": empty,
     "long": long,
     "leak": leak,
     "unanswerable": unanswerable,
-    "unseparated": unseparated,
+    "trivial": trivial,
+    "ungrounded": ungrounded,
 }
+"""Gates that look at one rendered example."""
+
+GATE_NAMES = (*ROW_GATES, "foreign", "privacy", "contamination", "duplicate", "near_duplicate")
+"""Every gate. `privacy` masks or drops secrets and personal data, `contamination` rows that overlap with evaluations,
+`duplicate` a prompt that occurred before, `near_duplicate` a document much like one that comes first."""
 
 
-def rejected_by(family: Family, example: Example, prompt: str) -> str | None:
-    """The name of the first gate that rejects the example as worded in `prompt`, or null."""
-    return next((name for name, gate in GATES.items() if gate(family, example, prompt)), None)
+def rejected_by(
+    family: Family, example: Example, prompt: str, language: str, enabled: frozenset[str] = frozenset(GATE_NAMES)
+) -> str | None:
+    """The name of the first row gate that rejects the example as worded in `prompt`, or null."""
+    for name, gate in ROW_GATES.items():
+        if name in enabled and gate(family, example, prompt):
+            return name
+    if "foreign" in enabled and foreign(family, example, prompt, language):
+        return "foreign"
+    return None

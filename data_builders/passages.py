@@ -5,60 +5,80 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from data_builders.documents import Document
 from data_builders.layout import Section
-from instructrec.core.segmentation import sentences, words
+from instructrec.core.segmentation import count_words, sentences, words
 
-MOST_WORDS = 110
-"""Words in a passage at most; about 150 tokens in English."""
+LEAST_WORDS, MOST_WORDS = 30, 110
+"""Words in a passage; 110 are about 150 tokens in English."""
+
+TRIES = 24
+"""Passages of a document that a family looks at before it gives up on finding what it needs."""
 
 _ENDS = re.compile(r"[.!?。！？…][\"'”’)\]]*$")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Passage:
-    """Consecutive paragraphs of one section; `start`/`end` are characters of the document's content."""
+    """Consecutive paragraphs of one section; `start`/`end` are characters of the content, `size` is words."""
 
     text: str
     start: int
     end: int
+    size: int
     section: Section
+    language: str
+
+    @cached_property
+    def sentences(self) -> list[str]:
+        """The sentences in order, not across paragraphs."""
+        return [s for paragraph in self.text.split("\n\n") for s in sentences(paragraph, self.language)]
 
 
-def passages(document: Document, least: int = 30, most: int = MOST_WORDS) -> Iterator[Passage]:
-    """Cut every section's paragraphs into passages of `least`..`most` words; longer paragraphs are left out."""
+@lru_cache(maxsize=1)
+def _passages(document: Document) -> list[Passage]:
+    """All passages of a document; the families ask about one document after the other."""
+    return list(_cut(document))
+
+
+def passages(document: Document, least: int = LEAST_WORDS) -> list[Passage]:
+    """Every section's paragraphs as passages of `least`..`MOST_WORDS` words; longer paragraphs are left out."""
+    return [passage for passage in _passages(document) if passage.size >= least]
+
+
+def _cut(document: Document) -> Iterator[Passage]:
     for section in document.sections:
         texts: list[str] = []
         size = start = end = 0
-        for block in section.paragraphs:
-            length = len(words(block.text))
-            if texts and size + length > most:
-                if size >= least:
-                    yield Passage("\n\n".join(texts), start, end, section)
+        for block in section.body:
+            if block.kind != "paragraph":
+                continue
+            length = count_words(block.text)
+            if texts and size + length > MOST_WORDS:
+                if size >= LEAST_WORDS:
+                    yield Passage("\n\n".join(texts), start, end, size, section, document.language or "en")
                 texts, size = [], 0
-            if length > most or not _ENDS.search(block.text):
+            if length > MOST_WORDS or not _ENDS.search(block.text, len(block.text) - 4):
                 continue
             if not texts:
                 start = block.start
             texts.append(block.text)
             size, end = size + length, block.end
-        if texts and size >= least:
-            yield Passage("\n\n".join(texts), start, end, section)
-
-
-def passage_sentences(passage: Passage, language: str | None) -> list[str]:
-    """The sentences of a passage in order, not across paragraphs."""
-    return [s for paragraph in passage.text.split("\n\n") for s in sentences(paragraph, language or "en")]
+        if size >= LEAST_WORDS:
+            yield Passage("\n\n".join(texts), start, end, size, section, document.language or "en")
 
 
 def is_clean(sentence: str) -> bool:
     """Whether a sentence stands alone: starts like one, ends like one, and opens and closes its brackets."""
     return (
-        bool(_ENDS.search(sentence))
-        and not sentence[0].islower()
+        not sentence[0].islower()
         and sentence[0] not in ")]},;:—–"
-        and all(sentence.count(a) == sentence.count(b) for a, b in ("()", "[]", "{}"))
+        and bool(_ENDS.search(sentence, max(0, len(sentence) - 4)))
+        and sentence.count("(") == sentence.count(")")
+        and sentence.count("[") == sentence.count("]")
+        and sentence.count("{") == sentence.count("}")
     )
 
 

@@ -1,430 +1,278 @@
-"""The build: corpus → shards → mined examples (datatrove) → splits → instruction set.
+"""The build: corpus → shards → mined examples → hold-out → rendered rows → instruction set.
 
-Mining is a pure function of one shard and runs in any number of processes; assembling reads the shards in order. So the
-output depends on the corpus, the config and the seed alone. Everything happens in `<output>.partial`, which a killed
-build leaves behind and the next one continues; the finished set appears under its name by a single rename.
+Mining, rendering and writing are pure functions of one shard and run in any number of processes; the hold-out between
+them is made from small tables of units. So the output depends on the corpus, the config and the seed alone. Everything
+happens in `<output>.partial`, which a killed build leaves behind and the next one continues; the finished set appears
+under its name by a single rename.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import random
 import shutil
-import threading
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datatrove.executor import LocalPipelineExecutor
-from loguru import logger
 
 from data_builders.card import card
-from data_builders.documents import PYTHON, Document, Unreadable, corpus_files, read
-from data_builders.families import Example, Family, Template, families
-from data_builders.gates import rejected_by
-from data_builders.splits import TEST, Unit, assign_documents, hashed, held_out_templates, pick
-from instructrec.core.errors import UserError, nearest
+from data_builders.config import BuildConfig
+from data_builders.documents import corpus_files, splittable
+from data_builders.engine import run_stage
+from data_builders.mining import Piece, mine_shard
+from data_builders.rendering import KEPT_REJECTS, contamination, duplicates, held_out, render_shard, write_shard
+from data_builders.splits import TEST, assign_units
+from instructrec.core.errors import UserError
 from instructrec.core.files import atomic, fingerprint, write_json, write_text
-from instructrec.core.overlap import SLOTS, signature
-from instructrec.core.schema import (
-    INSTRUCTION,
-    SPLITS,
-    TEST_DOCUMENTS,
-    TEST_TASKS,
-    TEST_TEMPLATES,
-    TRAIN,
-    VALIDATION,
-    Manifest,
-    instruction_id,
-    read_manifest,
-)
+from instructrec.core.minhash import SLOTS
+from instructrec.core.schema import INSTRUCTION, SPLITS, TRAIN, VALIDATION, Manifest, read_manifest
 
-SHARD_BYTES = 4 << 20
-PACKAGES = ("instructrec", "datatrove", "jinja2", "numpy", "py3langid", "pyarrow", "sentencex")
+PACKAGES = ("instructrec", "datatrove", "jinja2", "numpy", "phonenumbers", "polib", "py3langid", "pyarrow", "sentencex")
+SHARD_BYTES, MOST_SHARD_BYTES, SHARDS = 4 << 20, 64 << 20, 64
+"""A shard has 4 MiB at least and 64 MiB at most; between them a corpus is cut into about 64."""
+
+PROMPTS_IN_MEMORY = 4_000_000
 
 
-@dataclass(frozen=True)
-class BuildConfig:
-    """What decides the bytes of an instruction set, together with the corpus.
+def plan_shards(inventory: list[list[Any]], files: list[tuple[Path, str]]) -> tuple[list[list[Piece]], list[int]]:
+    """Cut the sorted files into shards of about equal bytes: small files together, large ones by byte ranges.
 
-    Attributes:
-        corpus: a folder, a file, or `python` for what every Python installation carries.
-        licence: SPDX identifier written into every row's source.
-        families: names to mine; empty means all.
-        held_out_groups: groups of families that only `test_tasks` holds.
-        held_out_templates, test_documents, validation_documents: shares in [0, 1).
-        per_document: examples of one family from one document at most.
-        rows_per_family: training rows of one family at most.
-        heldout_rows_per_family: rows of one family in each other split at most.
-        seed: of every choice.
+    Returns:
+        The pieces of each shard, and the bytes of each shard.
     """
-
-    corpus: str = PYTHON
-    licence: str = ""
-    families: tuple[str, ...] = ()
-    held_out_groups: tuple[str, ...] = ("coherence",)
-    held_out_templates: float = 0.2
-    test_documents: float = 0.15
-    validation_documents: float = 0.05
-    per_document: int = 6
-    rows_per_family: int = 600
-    heldout_rows_per_family: int = 150
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        known = families()
-        groups = {family.group for family in known.values()}
-        for name in self.families:
-            if name not in known:
-                raise UserError(f"families: {name!r} is not a family.{nearest(name, known)}")
-        for group in self.held_out_groups:
-            if group not in groups:
-                raise UserError(f"held_out_groups: {group!r} is not a group.{nearest(group, groups)}")
-        for key in ("held_out_templates", "test_documents", "validation_documents"):
-            if not 0 <= getattr(self, key) < 1:
-                raise UserError(f"{key}: must be a share from 0 to under 1, not {getattr(self, key)}")
-        for key in ("per_document", "rows_per_family", "heldout_rows_per_family"):
-            if getattr(self, key) < 1:
-                raise UserError(f"{key}: must be 1 or more, not {getattr(self, key)}")
-
-    @property
-    def mined_families(self) -> list[Family]:
-        return [family for name, family in families().items() if not self.families or name in self.families]
-
-    @property
-    def document_licence(self) -> str:
-        return self.licence or ("PSF-2.0" if self.corpus == PYTHON else "unknown")
-
-    def portable(self) -> dict[str, Any]:
-        """The config as the manifest shows it: the corpus by name, without its place on this machine."""
-        name = self.corpus if self.corpus == PYTHON else Path(self.corpus).resolve().name
-        return asdict(self) | {"corpus": name, "licence": self.document_licence}
+    total = sum(entry[1] or 0 for entry in inventory)
+    target = min(max(total // SHARDS, SHARD_BYTES), MOST_SHARD_BYTES)
+    shards: list[list[Piece]] = []
+    sizes: list[int] = []
+    for (path, name), (_, size, _) in zip(files, inventory, strict=True):
+        length = size or 0
+        parts = max(1, -(-length // target)) if splittable(path) else 1
+        for part in range(parts):
+            start, end = length * part // parts, length * (part + 1) // parts
+            if not shards or sizes[-1] + end - start > target:
+                shards.append([])
+                sizes.append(0)
+            shards[-1].append((str(path), name, start, end if parts > 1 else None))
+            sizes[-1] += end - start
+    return shards, sizes
 
 
-MINED = pa.schema(
-    [
-        pa.field("unit", pa.string()),
-        pa.field("family", pa.string()),
-        pa.field("language", pa.string()),
-        pa.field("example", pa.string()),
-        pa.field("source", pa.string()),
-    ]
-)
-"""One mined example between the two halves of the build; `example` and `source` are JSON."""
+def hold_out(mined: Path, folder: Path, shards: int, config: BuildConfig) -> dict[str, Any]:
+    """Second stage: decide the side of every unit and how much of every family is kept; write it for the renderers.
 
-UNITS = pa.schema(
-    [
-        pa.field("unit", pa.string()),
-        pa.field("kind", pa.string()),
-        pa.field("signature", pa.list_(pa.uint64(), SLOTS)),
-        pa.field("documents", pa.int64()),
-        pa.field("bytes", pa.int64()),
-    ]
-)
-"""One unit of a shard: what the hold-out needs to know about it."""
-
-
-def plan_shards(files: list[tuple[Path, str]], shard_bytes: int = SHARD_BYTES) -> list[list[tuple[Path, str]]]:
-    """Cut the sorted files into runs of about `shard_bytes`."""
-    shards: list[list[tuple[Path, str]]] = []
-    size = shard_bytes
-    for file in files:
-        try:
-            length = file[0].stat().st_size
-        except OSError:
-            length = 0
-        if size + length > shard_bytes:
-            shards.append([])
-            size = 0
-        shards[-1].append(file)
-        size += length
-    return shards
-
-
-def mine(document: Document, config: BuildConfig) -> Iterator[tuple[Family, Example]]:
-    """Every family's examples from one document, `per_document` each at most."""
-    for family in config.mined_families:
-        if family.kind == document.kind and document.language in family.templates:
-            rng = random.Random(hashed(config.seed, family.name, document.path, document.start, document.sha256))
-            for example in islice(family.mine(document, rng), config.per_document):
-                yield family, example
-
-
-def mine_shard(files: list[tuple[Path, str]], config: BuildConfig, folder: Path, rank: int) -> None:
-    """Read and mine one shard's files into `folder`: examples, units and the files that yielded no document."""
-    examples: list[dict[str, Any]] = []
-    units: dict[str, dict[str, Any]] = {}
-    texts: dict[str, list[str]] = defaultdict(list)
-    skipped: list[dict[str, str]] = []
-    for path, name in files:
-        try:
-            for document in read(path, name, config.document_licence):
-                unit = units.setdefault(
-                    document.unit, {"unit": document.unit, "kind": document.kind, "documents": 0, "bytes": 0}
-                )
-                unit["documents"] += 1
-                unit["bytes"] += document.end - document.start
-                unit["kind"] = document.kind
-                texts[document.unit].append(document.content)
-                for family, example in mine(document, config):
-                    start, end = document.span(example.start, example.end)
-                    source = {
-                        "path": document.path,
-                        "sha256": document.sha256,
-                        "start": start,
-                        "end": end,
-                        "extractor": document.extractor,
-                        "licence": document.licence,
-                    }
-                    examples.append(
-                        {
-                            "unit": document.unit,
-                            "family": family.name,
-                            "language": document.language,
-                            "example": json.dumps(asdict(example), ensure_ascii=False),
-                            "source": json.dumps([source], ensure_ascii=False),
-                        }
-                    )
-        except Unreadable as reason:
-            skipped.append({"path": name, "reason": str(reason)})
-    for name, unit in units.items():
-        # The longest document of a unit contains the others (docstrings stand in their file).
-        unit["signature"] = signature(max(texts[name], key=len)).tolist()
-    write_json(folder / f"{rank:05d}.skipped.json", skipped)
-    for name, rows, schema in (("units", list(units.values()), UNITS), ("examples", examples, MINED)):
-        with atomic(folder / f"{rank:05d}.{name}.parquet") as temporary:
-            pq.write_table(pa.Table.from_pylist(rows, schema), temporary, compression="zstd")
-
-
-class _QuietExecutor(LocalPipelineExecutor):
-    """datatrove's local executor without its log on the terminal; a failing shard still raises."""
-
-    def _launch_run_for_rank(self, *args: Any, **kwargs: Any) -> Any:
-        logger.disable("datatrove")
-        return super()._launch_run_for_rank(*args, **kwargs)
-
-    def run(self) -> Any:
-        logger.disable("datatrove")
-        return super().run()
-
-
-def mine_all(shards: list[list[tuple[Path, str]]], config: BuildConfig, folder: Path, workers: int) -> None:
-    """Mine every shard that is not mined yet, in `workers` processes, with a progress bar on a terminal."""
-
-    def step(data: Any, rank: int = 0, world_size: int = 1) -> None:
-        mine_shard(shards[rank], config, folder, rank)
-
-    executor = _QuietExecutor(
-        [step], tasks=len(shards), workers=min(workers, len(shards)), logging_dir=str(folder / "logs")
-    )
-    sizes = [sum(path.stat().st_size for path, _ in shard if path.exists()) for shard in shards]
-    done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(sizes, folder, done), daemon=True)
-    watcher.start()
-    try:
-        executor.run()
-    finally:
-        done.set()
-        watcher.join()
-
-
-def _watch(sizes: list[int], folder: Path, done: threading.Event) -> None:
-    """Show how many bytes are mined, how fast, and how long it will take, until `done`."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("mining"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("mining", total=sum(sizes))
-        finished = False
-        while not finished:
-            finished = done.wait(0.2)
-            mined = (size for rank, size in enumerate(sizes) if (folder / f"{rank:05d}.examples.parquet").exists())
-            progress.update(task, completed=sum(mined))
-
-
-class _Split:
-    """Writes one split's Parquet as rows arrive."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
-        self.writer = pq.ParquetWriter(folder / "00000.parquet", INSTRUCTION, compression="zstd")
-        self.pending: list[dict[str, Any]] = []
-        self.rows = 0
-
-    def add(self, row: dict[str, Any]) -> None:
-        self.pending.append(row)
-        self.rows += 1
-        if len(self.pending) >= 1024:
-            self.flush()
-
-    def flush(self) -> None:
-        if self.pending:
-            self.writer.write_table(pa.Table.from_pylist(self.pending, INSTRUCTION))
-            self.pending = []
-
-    def close(self) -> None:
-        self.flush()
-        self.writer.close()
-
-
-def _read_mined(folder: Path, count: int) -> Iterator[dict[str, Any]]:
-    for rank in range(count):
-        for batch in pq.ParquetFile(folder / f"{rank:05d}.examples.parquet").iter_batches(1024):
-            yield from batch.to_pylist()
-
-
-class _Assembler:
-    """Turns mined examples into rows: chooses split and wording, renders, gates, caps and counts."""
-
-    def __init__(self, config: BuildConfig, sides: dict[str, str], found: Counter[tuple[str, str]]) -> None:
-        self.config = config
-        self.sides = sides
-        self.found = found
-        self.families = {family.name: family for family in config.mined_families}
-        self.rejected: dict[str, Counter[str]] = defaultdict(Counter)
-        self.rows: dict[str, Counter[str]] = defaultdict(Counter)
-        self.prompts: set[int] = set()
-        self.held = {
-            language: set().union(
-                *(
-                    held_out_templates(family, language, config.seed, config.held_out_templates)
-                    for family in self.families.values()
-                    if family.group not in config.held_out_groups
-                )
-            )
-            for language in sorted({code for family in self.families.values() for code in family.templates})
-        }
-
-    def wordings(self, family: Family, language: str, example: Example, unseen: bool) -> list[Template]:
-        """The templates that fit the example, from the held-out pool or from the other."""
-        return [
-            template
-            for template in family.templates[language]
-            if (template.name in self.held[language]) == unseen and not (template.letter and example.options is None)
-        ]
-
-    def targets(self, family: Family, side: str) -> list[tuple[str, bool]]:
-        """(split, whether with an unseen wording) for an example of this family from this side of the documents."""
-        if family.group in self.config.held_out_groups:
-            return [(TEST_TASKS, False)] if side == TEST else []
-        # A held-out document's example is asked in a seen and in an unseen wording, so that the two splits are paired.
-        return [(TEST_DOCUMENTS, False), (TEST_TEMPLATES, True)] if side == TEST else [(side, False)]
-
-    def within_cap(self, family: str, side: str, key: str) -> bool:
-        """Whether a hash keeps the example, so that the expected number kept is the cap."""
-        cap = self.config.rows_per_family if side == TRAIN else self.config.heldout_rows_per_family
-        found = self.found[family, side]
-        return found <= cap or hashed(self.config.seed, "cap", key) < cap / found * 2**64
-
-    def render(self, mined: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(split, row) for every row that one mined example becomes."""
-        family, language = self.families[mined["family"]], mined["language"]
-        side = self.sides[mined["unit"]]
-        key = f"{family.name}\0{mined['source']}\0{mined['example']}"
-        if not self.within_cap(family.name, side, key):
-            return
-        example = Example(**json.loads(mined["example"]))
-        for split, unseen in self.targets(family, side):
-            wordings = self.wordings(family, language, example, unseen)
-            if not wordings:
-                continue
-            template = pick(wordings, self.config.seed, "wording", split, key)
-            prompt, completion, choices = template.render(example)
-            reason = rejected_by(family, example, prompt)
-            if reason is None and (digest := hashed(prompt)) in self.prompts:
-                reason = "duplicate"
-            if reason is not None:
-                self.rejected[family.name][reason] += 1
-                continue
-            self.prompts.add(digest)
-            self.rows[family.name][language] += 1
-            source = json.loads(mined["source"])
-            messages = [{"role": "user", "content": prompt}]
-            yield (
-                split,
-                {
-                    "id": instruction_id(source, family.name, template.name, messages, completion),
-                    "prompt": messages,
-                    "completion": [{"role": "assistant", "content": completion}],
-                    "conversation": None,
-                    "turn": None,
-                    "family": family.name,
-                    "group": family.group,
-                    "template": template.name,
-                    "language": language,
-                    "kind": family.kind,
-                    "targets": [completion],
-                    "choices": choices,
-                    "checks": json.dumps(example.checks) if example.checks else None,
-                    "source": source,
-                },
-            )
-
-
-def assemble(mined: Path, count: int, config: BuildConfig, folder: Path) -> Manifest:
-    """Write the instruction set of `count` mined shards into `folder` and return its manifest."""
-    parts = [pq.read_table(mined / f"{rank:05d}.units.parquet") for rank in range(count)]
-    units = pa.concat_tables(parts).to_pylist()
-    found: Counter[tuple[str, str]] = Counter()
-    per_unit: Counter[tuple[str, str]] = Counter()
-    for row in _read_mined(mined, count):
-        per_unit[row["unit"], row["family"]] += 1
-    productive = {unit for unit, _ in per_unit}
-    sides, duplicates = assign_documents(
-        [
-            Unit(row["unit"], row["kind"], np.array(row["signature"], np.uint64))
-            for row in units
-            if row["unit"] in productive
-        ],
+    Returns:
+        For the manifest: `documents`, `bytes`, `near_duplicates` (how many), and the names of held-out units.
+    """
+    tables = [pq.read_table(mined / f"{rank:05d}.units.parquet") for rank in range(shards)]
+    units = pa.concat_tables(tables)
+    names, kinds = units["unit"].to_pylist(), units["kind"].to_pylist()
+    found = [json.loads(text) for text in units["found"].to_pylist()]
+    productive = [i for i, families in enumerate(found) if families]
+    marks = b"".join(units["signature"][i].as_py() for i in productive)
+    sides, first = assign_units(
+        [names[i] for i in productive],
+        [kinds[i] for i in productive],
+        np.frombuffer(marks, np.uint32).reshape(-1, SLOTS),
         config.seed,
         config.validation_documents,
         config.test_documents,
     )
-    for (unit, family), n in per_unit.items():
-        found[family, sides[unit]] += n
-    assembler = _Assembler(config, sides, found)
-    splits = {split: _Split(folder / split) for split in SPLITS}
-    for row in _read_mined(mined, count):
-        for split, rendered in assembler.render(row):
-            splits[split].add(rendered)
-    for writer in splits.values():
-        writer.close()
+    repeated = {i for place, i in enumerate(productive) if first[place] != place}
+    drop = repeated if "near_duplicate" in config.gates else set()
+    by_unit: list[str | None] = [None] * len(names)
+    rows: Counter[tuple[str, str]] = Counter()
+    answer_words: Counter[tuple[str, str]] = Counter()
+    for i, side in zip(productive, sides, strict=True):
+        if i in drop:
+            continue
+        by_unit[i] = side
+        for family, (n, words) in found[i].items():
+            rows[family, side] += n
+            answer_words[family, side] += words
+    rates = []
+    for (family, side), n in sorted(rows.items()):
+        weight = config.weights.get(family, 1.0) if side == TRAIN else 1.0
+        rate = weight * (config.rows_per_family if side == TRAIN else config.heldout_rows_per_family) / n
+        if side == TRAIN:
+            rate = min(rate, weight * config.answer_words_per_family / max(answer_words[family, side], 1))
+        rates.append([family, side, min(rate, 1.0)])
+    write_json(folder / "rates.json", rates)
+    start = 0
+    for rank, table in enumerate(tables):
+        write_json(folder / f"{rank:05d}.json", by_unit[start : start + len(table)])
+        start += len(table)
+    return {
+        "documents": sum(units["documents"].to_pylist()),
+        "bytes": sum(units["bytes"].to_pylist()),
+        "near_duplicates": len(repeated),
+        "held_out": sorted(names[i] for i in productive if by_unit[i] in (TEST, VALIDATION)),
+    }
 
-    skipped = [entry for rank in range(count) for entry in json.loads((mined / f"{rank:05d}.skipped.json").read_text())]
+
+def build(
+    config: BuildConfig, output: Path, workers: int, finish: Callable[[Path], None], engine: str = "local"
+) -> Manifest:
+    """Build an instruction set, or continue a build that was interrupted.
+
+    Args:
+        config: what to build.
+        output: the set's folder; it appears when the set is complete.
+        workers: processes at most; the result does not depend on it.
+        finish: called with the complete folder just before it gets its final name.
+        engine: `local` or `ray`; the result does not depend on it.
+
+    Returns:
+        The manifest. A finished set of the same corpus and config is left as it is.
+
+    Raises:
+        UserError: no corpus, no usable document, a full disk, or `output` holds something else.
+    """
+    files = corpus_files(config.corpus)
+    inventory = _inventory(files)
+    plan = {
+        "config": config.portable(),
+        "evaluations": evaluations.fingerprint if (evaluations := contamination(config.decontaminate)) else None,
+        "files": inventory,
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+    plan = json.loads(json.dumps(plan))
+    if output.exists():
+        if _is_current(output, plan):
+            return read_manifest(output)
+        raise UserError(
+            f"{output}: holds an instruction set of another corpus or config; choose another --output or delete it"
+        )
+    partial = output.with_name(f"{output.name}.partial")
+    plan_file = partial / "plan.json"
+    if not plan_file.exists() or json.loads(plan_file.read_text(encoding="utf-8")) != plan:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write_json(plan_file, plan)
+    shards, sizes = plan_shards(inventory, files)
+    try:
+        manifest = _run_stages(config, shards, sizes, partial, workers, engine)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise UserError(f"{partial}: the disk is full; free some space and run the same command again") from None
+    folder = partial / "set"
+    manifest["corpus"] |= {"inventory": _digest(plan["files"]), "evaluations": plan["evaluations"]}
+    if not sum(manifest["splits"].values()):
+        reasons = ", ".join(f"{n} {reason}" for reason, n in manifest["corpus"]["skipped"].items())
+        shutil.rmtree(partial)
+        raise UserError(
+            f"corpus {config.corpus!r}: no instruction could be mined from {manifest['corpus']['documents']} documents"
+            f" (skipped files: {reasons or 'none'}); prose needs paragraphs of 30 to 110 words in a language with"
+            " templates, code needs documented functions"
+        )
+    write_json(folder / "manifest.json", manifest)
+    write_text(folder / "README.md", card(folder, manifest))
+    finish(folder)
+    folder.rename(output)
+    shutil.rmtree(partial)
+    return manifest
+
+
+def _run_stages(
+    config: BuildConfig, shards: list[list[Piece]], sizes: list[int], partial: Path, workers: int, engine: str
+) -> Manifest:
+    """All stages, each skipping the shards it has done before; leaves the set without manifest in `partial/set`."""
+    ranks = range(len(shards))
+    mined, sides, rendered, written, folder = (
+        partial / name for name in ("mined", "sides", "rendered", "written", "set")
+    )
+    for place in (mined, sides, rendered, written, *(folder / split for split in SPLITS)):
+        place.mkdir(parents=True, exist_ok=True)
+
+    def stage(title: str, step: Callable[[int], None], marks: list[Path]) -> None:
+        run_stage(title, step, sizes, marks, partial / "logs" / title, workers, engine)
+
+    stage(
+        "mining",
+        lambda rank: mine_shard(shards[rank], config, mined, rank),
+        [mined / f"{rank:05d}.skipped.json" for rank in ranks],
+    )
+    facts = hold_out(mined, sides, len(shards), config)
+    stage(
+        "rendering",
+        lambda rank: render_shard(mined, sides, rendered, rank, config),
+        [rendered / f"{rank:05d}.json" for rank in ranks],
+    )
+    repeated: list[set[int]] = [set() for _ in ranks]
+    if "duplicate" in config.gates:
+        rows = sum(np.load(rendered / f"{rank:05d}.prompts.npy", mmap_mode="r").size for rank in ranks)
+        repeated = duplicates(rendered, len(shards), rows // PROMPTS_IN_MEMORY + 1)
+    stage(
+        "writing",
+        lambda rank: write_shard(rendered, folder, written, rank, repeated[rank]),
+        [written / f"{rank:05d}.json" for rank in ranks],
+    )
+    return _summarise(config, mined, rendered, written, folder, len(shards), facts)
+
+
+def _summarise(
+    config: BuildConfig, mined: Path, rendered: Path, written: Path, folder: Path, shards: int, facts: dict[str, Any]
+) -> Manifest:
+    """Add up what the shards counted, write the lists of skipped files and kept rejects, and make the manifest."""
+    rows: Counter[tuple[str, str]] = Counter()
+    splits: Counter[str] = Counter()
+    rejected: Counter[tuple[str, str]] = Counter()
+    samples: list[tuple[int, str]] = []
+    skipped: list[dict[str, str]] = []
+    for rank in range(shards):
+        skipped += json.loads((mined / f"{rank:05d}.skipped.json").read_text(encoding="utf-8"))
+        record = json.loads((rendered / f"{rank:05d}.json").read_text(encoding="utf-8"))
+        samples += [(key, text) for key, text in record["samples"]]
+        for family, gate, n in record["rejected"]:
+            rejected[family, gate] += n
+        record = json.loads((written / f"{rank:05d}.json").read_text(encoding="utf-8"))
+        for split, family, language, n in record["counts"]:
+            splits[split] += n
+            rows[family, language] += n
+        for family, n in record["repeated"].items():
+            rejected[family, "duplicate"] += n
+    for split in SPLITS:
+        if not any((folder / split).iterdir()):
+            with atomic(folder / split / "00000.parquet") as temporary:
+                pq.write_table(INSTRUCTION.empty_table(), temporary)
+    kept: Counter[tuple[str, str]] = Counter()
+    lines = []
+    for _, text in sorted(samples):
+        entry = json.loads(text)
+        kept[entry["family"], entry["gate"]] += 1
+        if kept[entry["family"], entry["gate"]] <= KEPT_REJECTS:
+            lines.append((entry["family"], entry["gate"], text))
+    write_text(folder / "rejected.jsonl", "".join(f"{text}\n" for *_, text in sorted(lines)))
     write_text(folder / "skipped.jsonl", "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in skipped))
-    held_groups = {family.name for family in config.mined_families if family.group in config.held_out_groups}
     return Manifest(
         corpus={
-            "documents": sum(row["documents"] for row in units),
-            "bytes": sum(row["bytes"] for row in units),
+            "documents": facts["documents"],
+            "bytes": facts["bytes"],
             "skipped": dict(sorted(Counter(entry["reason"] for entry in skipped).items())),
-            "near_duplicates": sorted(duplicates),
+            "near_duplicates": facts["near_duplicates"],
         },
-        splits={name: writer.rows for name, writer in splits.items()},
+        splits={split: splits[split] for split in SPLITS},
         families={
             family.name: {
                 "kind": family.kind,
                 "group": family.group,
-                "rows": assembler.rows[family.name].total(),
-                "languages": dict(sorted(assembler.rows[family.name].items())),
-                "rejected": dict(sorted(assembler.rejected[family.name].items())),
+                "rows": sum(n for (name, _), n in rows.items() if name == family.name),
+                "languages": {code: n for (name, code), n in sorted(rows.items()) if name == family.name},
+                "rejected": {gate: n for (name, gate), n in sorted(rejected.items()) if name == family.name},
             }
             for family in config.mined_families
         },
         held_out={
-            "families": sorted(held_groups),
-            "templates": sorted(set().union(*assembler.held.values())),
-            "documents": sorted(unit for unit, side in sides.items() if side in (TEST, VALIDATION)),
+            "families": sorted(f.name for f in config.mined_families if f.group in config.held_out_groups),
+            "templates": sorted(held_out(config)),
+            "documents": facts["held_out"],
         },
         config=config.portable(),
         versions={package: version(package) for package in PACKAGES},
@@ -451,69 +299,14 @@ def _is_current(output: Path, plan: dict[str, Any]) -> bool:
     manifest = read_manifest(output)
     finished = (output / "manifest.json").stat().st_mtime_ns
     return (
-        json.loads(json.dumps(plan["config"])) == manifest["config"]
+        plan["config"] == manifest["config"]
         and plan["versions"] == manifest["versions"]
+        and plan["evaluations"] == manifest["corpus"]["evaluations"]
         and _digest(plan["files"]) == manifest["corpus"]["inventory"]
         and all(mtime is None or mtime <= finished for _, _, mtime in plan["files"])
     )
 
 
 def _digest(inventory: list[list[Any]]) -> str:
+    """SHA-256 over names and sizes."""
     return hashlib.sha256(json.dumps([entry[:2] for entry in inventory]).encode("utf-8", "replace")).hexdigest()
-
-
-def build(config: BuildConfig, output: Path, workers: int, finish: Callable[[Path], None]) -> Manifest:
-    """Build an instruction set, or continue a build that was interrupted.
-
-    Args:
-        config: what to build.
-        output: the set's folder; it appears when the set is complete.
-        workers: processes that mine; the result does not depend on it.
-        finish: called with the complete folder just before it gets its final name.
-
-    Returns:
-        The manifest. A finished set of the same corpus and config is left as it is.
-
-    Raises:
-        UserError: no corpus, no usable document, or `output` holds something else.
-    """
-    files = corpus_files(config.corpus)
-    plan = {
-        "config": config.portable(),
-        "files": _inventory(files),
-        "versions": {package: version(package) for package in PACKAGES},
-    }
-    plan = json.loads(json.dumps(plan))
-    if output.exists():
-        if _is_current(output, plan):
-            return read_manifest(output)
-        raise UserError(
-            f"{output}: holds an instruction set of another corpus or config; choose another --output or delete it"
-        )
-    shards = plan_shards(files)
-    partial = output.with_name(f"{output.name}.partial")
-    plan_file = partial / "plan.json"
-    if not plan_file.exists() or json.loads(plan_file.read_text(encoding="utf-8")) != plan:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        write_json(plan_file, plan)
-    mined, folder = partial / "mined", partial / "set"
-    mined.mkdir(exist_ok=True)
-    mine_all(shards, config, mined, workers)
-    shutil.rmtree(folder, ignore_errors=True)
-    manifest = assemble(mined, len(shards), config, folder)
-    manifest["corpus"]["inventory"] = _digest(plan["files"])
-    if not sum(manifest["splits"].values()):
-        reasons = ", ".join(f"{n} {reason}" for reason, n in manifest["corpus"]["skipped"].items())
-        shutil.rmtree(partial)
-        raise UserError(
-            f"corpus {config.corpus!r}: no instruction could be mined from {manifest['corpus']['documents']} documents"
-            f" (skipped files: {reasons or 'none'}); prose needs paragraphs of 30 to 110 words in a language with"
-            " templates, code needs documented functions"
-        )
-    write_json(folder / "manifest.json", manifest)
-    write_text(folder / "README.md", card(folder, manifest))
-    finish(folder)
-    folder.rename(output)
-    shutil.rmtree(partial)
-    return manifest

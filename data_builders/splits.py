@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from data_builders.families import Family, Template
-from instructrec.core.overlap import Signature, near_duplicate_clusters
+from instructrec.core.minhash import Signatures, clusters
 from instructrec.core.schema import TRAIN, VALIDATION
 
 TEST = "test"
@@ -19,47 +18,37 @@ TEST = "test"
 
 def hashed(*parts: object) -> int:
     """A 64-bit integer that depends on the parts alone, the same in every process."""
-    text = "\x1f".join(str(part) for part in parts)
+    text = "\x1f".join([str(part) for part in parts])
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """What is held out as one: all documents of a file (or one topic). `kind` is `text` or `code`."""
-
-    name: str
-    kind: str
-    signature: Signature
-
-
-def assign_documents(
-    units: Sequence[Unit], seed: int, validation: float, test: float
-) -> tuple[dict[str, str], list[list[str]]]:
-    """Put every unit on one side: `train`, `validation` or `test`.
+def assign_units(
+    names: Sequence[str], kinds: Sequence[str], signatures: Signatures, seed: int, validation: float, test: float
+) -> tuple[list[str], list[int]]:
+    """Put every unit (a file, or one topic or record of a file) on one side: `train`, `validation` or `test`.
 
     Clusters of near duplicates go together; within each kind of document clusters are ranked by a hash and the first
     shares go to test and validation. Training keeps at least one cluster of a kind.
 
+    Args:
+        names, kinds, signatures: of the units, in one order.
+        validation, test: shares of the clusters.
+
     Returns:
-        unit name → side, and the clusters of two or more names.
+        The side of each unit, and the first member of each unit's cluster.
     """
-    units = sorted(units, key=lambda unit: unit.name)
-    clusters: dict[int, list[Unit]] = {}
-    for unit, cluster in zip(units, near_duplicate_clusters(u.signature for u in units), strict=True):
-        clusters.setdefault(cluster, []).append(unit)
-    sides: dict[str, str] = {}
-    for kind in sorted({unit.kind for unit in units}):
-        ranked = sorted(
-            (members for members in clusters.values() if members[0].kind == kind),
-            key=lambda members: hashed(seed, "document", members[0].name),
-        )
+    first = clusters(signatures).tolist()
+    sides = [TRAIN] * len(names)
+    for kind in sorted(set(kinds)):
+        members = sorted({first[i] for i, k in enumerate(kinds) if k == kind and first[i] == i})
+        members.sort(key=lambda i: hashed(seed, "document", names[i]))
         # A share that is asked for gets at least one document as soon as training can spare it.
-        n_test = min(max(1, round(test * len(ranked))) if test else 0, len(ranked) - 1)
-        n_validation = min(max(1, round(validation * len(ranked))) if validation else 0, len(ranked) - 1 - n_test)
-        for rank, members in enumerate(ranked):
-            side = TEST if rank < n_test else VALIDATION if rank < n_test + n_validation else TRAIN
-            sides.update((unit.name, side) for unit in members)
-    return sides, [[unit.name for unit in members] for members in clusters.values() if len(members) > 1]
+        n_test = min(max(1, round(test * len(members))) if test else 0, max(len(members) - 1, 0))
+        n_validation = max(1, round(validation * len(members))) if validation else 0
+        n_validation = min(n_validation, max(len(members) - 1 - n_test, 0))
+        for rank, i in enumerate(members[: n_test + n_validation]):
+            sides[i] = TEST if rank < n_test else VALIDATION
+    return [sides[i] for i in first], first
 
 
 def held_out_templates(family: Family, language: str, seed: int, share: float) -> set[str]:

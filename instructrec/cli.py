@@ -52,8 +52,19 @@ def build(
     per_document: Annotated[int | None, typer.Option(help="Examples per family and document at most.")] = None,
     rows_per_family: Annotated[int | None, typer.Option(help="Training rows per family at most.")] = None,
     heldout_rows_per_family: Annotated[int | None, typer.Option(help="Rows per family in other splits.")] = None,
+    answer_words_per_family: Annotated[
+        int | None, typer.Option(help="Words in the training answers of a family at most.")
+    ] = None,
+    gates: Annotated[str | None, typer.Option(help="Comma-separated names of the gates in force, or `none`.")] = None,
+    personal_data: Annotated[
+        str | None, typer.Option(help="What the privacy gate does with secrets and personal data: mask or drop.")
+    ] = None,
+    decontaminate: Annotated[
+        str | None, typer.Option(help="Comma-separated evaluation files or folders; overlapping rows are removed.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of every choice.")] = None,
     workers: Annotated[int, typer.Option(help="Processes; the result does not depend on it.")] = os.cpu_count() or 1,
+    engine: Annotated[str, typer.Option(help="local or ray; the result does not depend on it.")] = "local",
 ) -> None:
     """Mine a corpus into an instruction set with five splits, a manifest and a card.
 
@@ -61,7 +72,8 @@ def build(
     """
     import time
 
-    from data_builders.pipeline import BuildConfig
+    from data_builders.config import BuildConfig
+    from data_builders.engine import ENGINES
     from data_builders.pipeline import build as build_set
     from instructrec.core.schema import read_manifest
     from instructrec.lineage import write_lineage
@@ -77,17 +89,23 @@ def build(
         "per_document": per_document,
         "rows_per_family": rows_per_family,
         "heldout_rows_per_family": heldout_rows_per_family,
+        "answer_words_per_family": answer_words_per_family,
+        "gates": "" if gates == "none" else gates,
+        "personal_data": personal_data,
+        "decontaminate": decontaminate,
         "seed": seed,
     }
     values = _read_build_yaml(config, [f.name for f in fields(BuildConfig)]) if config else {}
     values |= {key: value for key, value in flags.items() if value is not None}
-    for key in ("families", "held_out_groups"):
+    for key in ("families", "held_out_groups", "gates", "decontaminate"):
         if isinstance(value := values.get(key), str):
             values[key] = [name.strip() for name in value.split(",") if name.strip()]
         if key in values:
             values[key] = tuple(values[key])
     if workers < 1:
         raise UserError(f"--workers: must be 1 or more, not {workers}")
+    if engine not in ENGINES:
+        raise UserError(f"--engine: must be one of {', '.join(ENGINES)}, not {engine!r}")
     started = time.time()
     settings = BuildConfig(**values)
 
@@ -96,13 +114,16 @@ def build(
         inputs = {"inventory": manifest["corpus"]["inventory"], "output": manifest["fingerprint"]}
         write_lineage(folder, "build", settings.portable(), inputs, started, seed=settings.seed)
 
-    manifest = build_set(settings, output, workers, finish)
+    manifest = build_set(settings, output, workers, finish, engine)
     _show(manifest, output, time.time() - started)
+    if failures := sorted(r for r in manifest["corpus"]["skipped"] if r.startswith("family_failed:")):
+        print(f"the set is complete but for what these families missed ({', '.join(failures)}); see skipped.jsonl")
+        raise typer.Exit(1)
 
 
 def _read_build_yaml(path: Path, known: list[str]) -> dict[str, Any]:
     """The keys of a build config. Raises `UserError` naming an unknown key or a value of the wrong type."""
-    from data_builders.pipeline import BuildConfig
+    from data_builders.config import BuildConfig
     from instructrec.config import check_types, read_yaml
 
     values = read_yaml(path)
@@ -143,6 +164,86 @@ def chat(
     from instructrec.chat import chat as talk
 
     talk(adapter, model_name_or_path, max_new_tokens)
+
+
+@app.command()
+def inspect(
+    folder: Annotated[Path, typer.Argument(metavar="SET", help="An instruction set, or the folder of an evaluation.")],
+    output: Annotated[Path | None, typer.Option(help="The page. Default: inspect.html in the set's folder.")] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option(help="What the set was built from, to show sources beside rows. Default: `python` if it was so."),
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="A model (embedded, Hub name or folder): shows which tokens are supervised.")
+    ] = None,
+    rows: Annotated[int, typer.Option(help="Rows of each family in each split.")] = 20,
+) -> None:
+    """Write one HTML page that shows a set: counts, rows beside their sources, token masks, rejects.
+
+    The page loads nothing, so that it can be opened from disk and passed on.
+    """
+    if (folder / "scores.json").exists():
+        if not (folder / "report.html").exists():
+            raise UserError(f"{folder}: holds scores but no report.html; run recipes/evaluate.py again")
+        print(folder / "report.html")
+        return
+    from data_builders.documents import PYTHON
+    from data_builders.inspection import inspect as write_page
+    from instructrec.core.schema import read_manifest
+
+    if corpus is None and read_manifest(folder)["config"].get("corpus") == PYTHON:
+        corpus = PYTHON
+    tokens = _token_texts(tokenizer) if tokenizer else None
+    print(write_page(folder, output or folder / "inspect.html", rows, corpus, tokens))
+
+
+def _token_texts(name: str) -> Any:
+    """What `data_builders.inspection` calls to split a row into tokens, prompt and completion parted as TRL does."""
+    from itertools import pairwise, takewhile
+
+    from instructrec.runtime import quiet
+
+    quiet()
+    from instructrec.models import load_tokenizer, resolve_model
+
+    tokenizer = load_tokenizer(resolve_model(name))
+
+    def texts(prompt: list[dict[str, str]], completion: list[dict[str, str]]) -> tuple[list[str], int]:
+        alone = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+        rendered = tokenizer.apply_chat_template(prompt + completion, tokenize=False)
+        asked = tokenizer(alone, add_special_tokens=False)["input_ids"]
+        whole = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
+        ids = whole["input_ids"]
+        # Supervision begins where the prompt alone and the whole row part, which can be before the prompt's end.
+        given = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(asked, ids, strict=False)))
+        if not tokenizer.is_fast:
+            return [tokenizer.decode([token]) for token in ids], given
+        # A token that is part of a character begins where the character does, and the last part gets all of it.
+        starts = [0, *(start for start, _ in whole["offset_mapping"][1:]), len(rendered)]
+        return [rendered[a:b] for a, b in pairwise(starts)], given
+
+    return texts
+
+
+@app.command()
+def trace(
+    row: Annotated[str, typer.Argument(metavar="ID", help="A row's id, or its first 6 hex digits or more.")],
+    folder: Annotated[Path, typer.Option("--set", help="The instruction set.")] = Path("outputs/quickstart/set"),
+    corpus: Annotated[
+        str | None, typer.Option(help="What the set was built from. Default: `python` if it was so.")
+    ] = None,
+) -> None:
+    """Show the bytes that a row was made from, and derive the row from them again.
+
+    Exit code 1 means that the row could not be derived again; what differs is printed.
+    """
+    from data_builders.trace import trace as trace_row
+
+    text, identical = trace_row(folder, row, corpus)
+    print(text)
+    if not identical:
+        raise typer.Exit(1)
 
 
 def main() -> None:

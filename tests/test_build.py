@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -111,20 +112,155 @@ def test_training_refuses_a_set_that_breaks_the_hold_out(instruction_set, tmp_pa
         check_hold_out(folder)
 
 
-def test_near_duplicate_documents_stay_on_one_side(tmp_path):
-    folder = write_corpus(tmp_path / "docs")
+@pytest.fixture(scope="module")
+def repetitive(tmp_path_factory):
+    """The corpus with twelve of its pages a second time, a sentence longer."""
+    folder = write_corpus(tmp_path_factory.mktemp("repetitive") / "docs")
     for number, path in enumerate(sorted(folder.glob("*.rst"))[:12]):
         copy = path.read_text(encoding="utf-8") + f"\nOne more closing remark, number {number}.\n"
         (folder / f"z-copy-of-{path.name}").write_text(copy, encoding="utf-8")
-    assert cli("build", "--corpus", str(folder), "--output", str(tmp_path / "set")).returncode == 0
+    return folder
+
+
+def test_near_duplicate_documents_are_left_out(repetitive, tmp_path):
+    assert cli("build", "--corpus", str(repetitive), "--output", str(tmp_path / "set")).returncode == 0
+    manifest = read_manifest(tmp_path / "set")
+    # The shortest pages are changed by more than the threshold when they get another sentence.
+    assert manifest["corpus"]["near_duplicates"] >= 8
+    assert sum(family["rejected"].get("near_duplicate", 0) for family in manifest["families"].values()) >= 8
+    copies = {s["path"] for row in rows(tmp_path / "set") for s in row["source"] if "copy-of" in s["path"]}
+    assert len(copies) <= 4
+
+
+def test_near_duplicate_documents_stay_on_one_side_even_without_that_gate(repetitive, tmp_path):
+    gates = ("--gates", "empty,long,leak")
+    assert cli("build", "--corpus", str(repetitive), "--output", str(tmp_path / "set"), *gates).returncode == 0
+    originals = {s["path"] for row in rows(tmp_path / "set") for s in row["source"]}
+    assert len([path for path in originals if "copy-of" in path]) >= 8
     sides: dict[str, set[str]] = {}
     for split in SPLITS:
         for row in rows(tmp_path / "set", split):
             name = row["source"][0]["path"].removeprefix("z-copy-of-")
             sides.setdefault(name, set()).add("test" if split in HELD_OUT else split)
-    assert all(len(found) == 1 for found in sides.values()), sides
-    # Some short topics are alike in more than the remark, so that a cluster can hold more than a pair.
-    assert len(read_manifest(tmp_path / "set")["corpus"]["near_duplicates"]) >= 8
+    together = [name for name, found in sides.items() if len(found) == 1]
+    assert len(together) >= len(sides) - 4
+
+
+def test_rejects_are_counted_and_some_are_kept_for_reading(instruction_set):
+    counted = {
+        (name, gate): n
+        for name, family in read_manifest(instruction_set)["families"].items()
+        for gate, n in family["rejected"].items()
+        if gate != "duplicate"
+    }
+    kept: dict[tuple[str, str], int] = {}
+    for line in (instruction_set / "rejected.jsonl").read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        assert entry["answer"] and entry["source"]
+        kept[entry["family"], entry["gate"]] = kept.get((entry["family"], entry["gate"]), 0) + 1
+    assert counted and kept == {key: min(n, 10) for key, n in counted.items()}
+
+
+def test_secrets_and_personal_data_never_reach_an_instruction(tmp_path):
+    folder = write_corpus(tmp_path / "docs")
+    mail, key = "jane.roe@" + "harbourmail.org", "AKIA" + "IOSFODNN7QWERTYU"
+    paragraph = (
+        f"Questions about the northern harbour go to {mail} before the month ends. The access key {key} opens the "
+        "archive of the harbour, where the letters of the northern captains are kept. Every letter of the archive was "
+        "copied by hand before the harbour was built, and no letter was ever lost."
+    )
+    for number in range(12):
+        (folder / f"harbour{number}.md").write_text(f"# Harbour {number}\n\n{paragraph} Copy {number * 37} of it.\n")
+    gates = "empty,long,leak,unanswerable,trivial,foreign,privacy"
+    for name, option in (("mask", "mask"), ("drop", "drop")):
+        done = cli(
+            *("build", "--corpus", str(folder), "--output", str(tmp_path / name)),
+            *("--gates", gates, "--personal-data", option),
+        )
+        assert done.returncode == 0, done.stderr
+        everything = json.dumps(rows(tmp_path / name)) + (tmp_path / name / "rejected.jsonl").read_text()
+        assert mail not in everything and key not in everything
+        assert ("<EMAIL>" in json.dumps(rows(tmp_path / name))) == (option == "mask")
+    families = read_manifest(tmp_path / "drop")["families"].values()
+    assert sum(family["rejected"].get("privacy", 0) for family in families) >= 5
+
+
+def test_no_personal_address_of_the_peps_reaches_a_row(tmp_path):
+    """Every PEP opens with its authors' addresses. Lists and service accounts are nobody's in person."""
+    peps = Path(__file__).parents[2] / "shared" / "corpora" / "peps"
+    if not peps.is_dir():
+        pytest.skip("the PEPs are not beside the project")
+    options = ("--per-document", "50", "--rows-per-family", "100000", "--answer-words-per-family", "10000000")
+    done = cli("build", "--corpus", str(peps), "--output", str(tmp_path / "set"), *options)
+    assert done.returncode == 0, done.stderr
+    messages = [message for row in rows(tmp_path / "set") for message in row["prompt"] + row["completion"]]
+    rejects = [json.loads(line) for line in (tmp_path / "set" / "rejected.jsonl").read_text().splitlines()]
+    text = "\n".join([m["content"] for m in messages] + [f"{r['prompt']}\n{r['answer']}" for r in rejects])
+    found = set(re.findall(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}", text))
+    lists = {"python-dev", "python-ideas", "python-committers", "core-workflow", "typing-sig", "distutils-sig"}
+    assert {address for address in found if address.split("@")[0] not in {*lists, "hg", "git"}} == set()
+    assert len(text) > 5_000_000
+
+
+def test_rows_that_overlap_with_an_evaluation_are_removed(corpus, instruction_set, tmp_path):
+    victim = next(row for row in rows(instruction_set, "train") if row["family"] == "summary_sentence")
+    question = {"instruction": "Sum this up.", "input": victim["prompt"][0]["content"], "output": "…"}
+    (tmp_path / "evaluation.jsonl").write_text(json.dumps(question) + "\n")
+    options = ("--decontaminate", str(tmp_path / "evaluation.jsonl"))
+    done = cli("build", "--corpus", str(corpus), "--output", str(tmp_path / "set"), *options)
+    assert done.returncode == 0, done.stderr
+    assert victim["id"] not in {row["id"] for row in rows(tmp_path / "set")}
+    rejected = read_manifest(tmp_path / "set")["families"]["summary_sentence"]["rejected"]
+    assert rejected["contamination"] >= 1
+
+
+def test_balance_by_weights_and_answer_words(corpus, tmp_path):
+    (tmp_path / "build.yaml").write_text("weights: {title: 0, function_name: 0.5}\nanswer_words_per_family: 300\n")
+    options = ("--config", str(tmp_path / "build.yaml"))
+    assert cli("build", "--corpus", str(corpus), "--output", str(tmp_path / "set"), *options).returncode == 0
+    answers: dict[str, int] = {}
+    for row in rows(tmp_path / "set", "train"):
+        answers[row["family"]] = answers.get(row["family"], 0) + len(row["completion"][0]["content"].split())
+    assert "title" not in answers and answers["summary_sentence"] > 100
+    assert all(n <= 1.5 * 300 for n in answers.values()), answers  # kept by hash: the expectation is the maximum
+
+
+def test_a_failing_family_costs_its_own_examples_only(corpus, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from data_builders.config import BuildConfig
+    from data_builders.families import families
+    from data_builders.pipeline import build
+
+    def mine(document, rng):
+        raise ValueError("a bug")
+        yield
+
+    broken = replace(families()["title"], mine=mine)
+    broken.__dict__["templates"] = families()["title"].templates
+    monkeypatch.setitem(families(), "title", broken)
+    manifest = build(BuildConfig(corpus=str(corpus)), tmp_path / "set", 1, lambda folder: None)
+    assert manifest["corpus"]["skipped"]["family_failed:title"] == 40
+    assert manifest["families"].pop("title")["rows"] == 0
+    assert all(family["rows"] for family in manifest["families"].values())
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(corpus, instruction_set, tmp_path, monkeypatch):
+    import errno
+
+    from data_builders import pipeline
+    from data_builders.config import BuildConfig
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "render_shard", full)
+        with pytest.raises(UserError, match="the disk is full; free some space"):
+            pipeline.build(BuildConfig(corpus=str(corpus)), tmp_path / "set", 1, lambda folder: None)
+    assert not (tmp_path / "set").exists() and list((tmp_path / "set.partial" / "mined").glob("*.parquet"))
+    pipeline.build(BuildConfig(corpus=str(corpus)), tmp_path / "set", 1, lambda folder: None)
+    assert content(tmp_path / "set") == content(instruction_set)
 
 
 def test_workers_hash_seed_and_place_do_not_matter(corpus, instruction_set, tmp_path):
@@ -170,6 +306,28 @@ def test_an_existing_set_is_kept_if_current_and_refused_if_not(tmp_path):
     assert_one_line_error(cli(*build, "--seed", "3"), "another corpus or config", "delete it")
     (folder / "new.md").write_text("# New\n\nA page that was not there.\n")
     assert_one_line_error(cli(*build), "another corpus or config")
+
+
+def test_one_large_file_is_cut_into_shards_by_bytes(corpus, tmp_path, monkeypatch):
+    """A JSONL file of many records gives the same rows whether one worker reads it whole or several read parts."""
+    from data_builders import pipeline
+    from data_builders.config import BuildConfig
+
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    records = [{"title": path.stem, "text": path.read_text(encoding="utf-8")} for path in sorted(corpus.glob("*.rst"))]
+    lines = [json.dumps(record) for record in records] + ["{broken", '{"no": "text"}']
+    (folder / "pages.jsonl").write_text("\n".join(lines) + "\n")
+    manifests, ids = [], []
+    for name, size in (("whole", 1 << 30), ("parts", 50_000)):
+        monkeypatch.setattr(pipeline, "SHARD_BYTES", size)
+        monkeypatch.setattr(pipeline, "MOST_SHARD_BYTES", size)
+        manifests.append(pipeline.build(BuildConfig(corpus=str(folder)), tmp_path / name, 1, lambda folder: None))
+        ids.append(sorted(row["id"] for row in rows(tmp_path / name)))
+    assert len(list((tmp_path / "parts" / "train").iterdir())) > 1
+    assert ids[0] == ids[1] and len(ids[0]) > 100
+    assert manifests[0]["corpus"] == manifests[1]["corpus"]
+    assert manifests[0]["corpus"]["skipped"] == {"invalid_json": 1, "no_text_field": 1}
 
 
 def test_unreadable_files_are_counted_listed_and_stop_nothing(tmp_path):

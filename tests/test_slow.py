@@ -45,6 +45,16 @@ def test_a_killed_download_leaves_no_half_model(tmp_path):
     assert again.stdout == done.stdout and again.stderr == ""
 
 
+def test_ray_builds_the_same_bytes(tmp_path):
+    for engine in ("local", "ray"):
+        done = cli("build", "--output", str(tmp_path / engine), "--engine", engine, "--workers", "2")
+        assert done.returncode == 0, done.stderr
+    manifests = [(tmp_path / engine / "manifest.json").read_bytes() for engine in ("local", "ray")]
+    assert manifests[0] == manifests[1]
+    for path in (tmp_path / "local").rglob("*.parquet"):
+        assert path.read_bytes() == (tmp_path / "ray" / path.relative_to(tmp_path / "local")).read_bytes()
+
+
 def test_the_base_model_talks(base_model):
     done = subprocess.run(
         [sys.executable, "-m", "instructrec", "chat", "--max-new-tokens", "16"],

@@ -1,10 +1,12 @@
 """Segmentation, overlap and layout: the properties every family leans on."""
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_builders.layout import blocks, functions, parse_python, sections
-from instructrec.core.overlap import near_duplicate_clusters, ngrams, normalise, signature, similarity
+from instructrec.core.minhash import clusters, signature, similarity
+from instructrec.core.overlap import ngrams, normalise
 from instructrec.core.segmentation import sentences, unwrap, words
 
 PARAGRAPH = (
@@ -39,7 +41,7 @@ def test_near_duplicates_share_a_cluster_and_others_do_not():
     texts = [PARAGRAPH * 3, PARAGRAPH * 3 + "One more sentence at the end.", "Completely different words here. " * 9]
     marks = [signature(text) for text in texts]
     assert similarity(marks[0], marks[1]) > 0.7 > 0.1 > similarity(marks[0], marks[2])
-    assert near_duplicate_clusters(marks) == [0, 0, 2]
+    assert clusters(np.stack(marks)).tolist() == [0, 0, 2]
 
 
 def test_signature_similarity_estimates_jaccard():

@@ -7,21 +7,24 @@ from collections.abc import Iterator
 
 from data_builders.documents import Document
 from data_builders.families import Example, Family, shuffled, with_options
-from data_builders.passages import is_clean, passage_sentences, passages
-from instructrec.core.segmentation import words
+from data_builders.passages import TRIES, is_clean, passages
+from instructrec.core.segmentation import count_words
 
 
 def _candidate(sentence: str) -> bool:
-    return is_clean(sentence) and 5 <= len(words(sentence)) <= 35
+    return is_clean(sentence) and 5 <= count_words(sentence) <= 35
 
 
 def mine(document: Document, rng: random.Random) -> Iterator[Example]:
-    found = [(p, passage_sentences(p, document.language)) for p in passages(document)]
-    for passage, sentences in shuffled(found, rng):
+    found = shuffled(passages(document), rng)
+    for passage in found[:TRIES]:
+        sentences = passage.sentences
         if len(sentences) < 3 or not _candidate(sentences[-1]):
             continue
         # Distractors follow the first sentence of another passage, so that none opens a paragraph.
-        distractors = [s for p, others in found if p is not passage for s in others[1:] if _candidate(s)]
+        others = [p.sentences for p in rng.sample(found, min(8, len(found))) if p is not passage]
+        drawn = [rng.choice(theirs[1:]) for theirs in others if len(theirs) > 1]
+        distractors = [sentence for sentence in drawn if _candidate(sentence)]
         options = with_options(sentences[-1], distractors, rng)
         if options is not None and len(options) >= 3:
             fields = {"passage": " ".join(sentences[:-1])}

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 
 from data_builders.documents import Document
 from data_builders.families import Example, Family, shuffled
-from data_builders.passages import is_clean, passage_sentences, passages
+from data_builders.passages import TRIES, is_clean, passages
 from instructrec.core.segmentation import words
 
 _KEYWORD = re.compile(r"[a-z][a-z-]{4,}$", re.I)
 
 
 def mine(document: Document, rng: random.Random) -> Iterator[Example]:
-    for passage in shuffled(list(passages(document)), rng):
-        for sentence in shuffled(passage_sentences(passage, document.language), rng)[:1]:
+    for passage in shuffled(passages(document), rng)[:TRIES]:
+        for sentence in shuffled(passage.sentences, rng)[:1]:
             tokens = words(sentence)
             keywords = list(dict.fromkeys(t for t in tokens if _KEYWORD.match(t)))
             if not is_clean(sentence) or not 8 <= len(tokens) <= 25 or not 4 <= len(keywords) <= 10:

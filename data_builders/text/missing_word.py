@@ -8,21 +8,21 @@ from collections.abc import Iterator
 
 from data_builders.documents import Document
 from data_builders.families import Example, Family, shuffled, with_options
-from data_builders.passages import is_clean, passage_sentences, passages
-from instructrec.core.segmentation import words
+from data_builders.passages import TRIES, is_clean, passages
+from instructrec.core.segmentation import count_words
 
 _WORD = re.compile(r"\b[a-z]{5,}\b")
 
 
 def mine(document: Document, rng: random.Random) -> Iterator[Example]:
-    found = list(passages(document))
-    vocabulary = sorted({word for passage in found for word in _WORD.findall(passage.text)})
+    found = shuffled(passages(document), rng)[:TRIES]
+    vocabulary = sorted({word for passage in found[:8] for word in _WORD.findall(passage.text)})
     if len(vocabulary) < 12:
         return
-    for passage in shuffled(found, rng):
-        for sentence in shuffled(passage_sentences(passage, document.language), rng)[:1]:
+    for passage in found:
+        for sentence in shuffled(passage.sentences, rng)[:1]:
             inside = _WORD.findall(sentence)
-            if not is_clean(sentence) or not 8 <= len(words(sentence)) <= 40 or not inside:
+            if not is_clean(sentence) or not 8 <= count_words(sentence) <= 40 or not inside:
                 continue
             answer = rng.choice(inside)
             if inside.count(answer) != 1:

@@ -1,26 +1,17 @@
-"""Overlap between texts: n-grams, MinHash signatures and near-duplicate clusters.
-
-MinHash (Broder 1997) estimates the Jaccard similarity of two shingle sets as the share of equal signature slots;
-banding (LSH) finds candidate pairs without comparing all of them.
-"""
+"""Overlap between texts: normal forms, n-grams and their hashes."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterable
+import re
+from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from instructrec.core.segmentation import words
+from instructrec.core.segmentation import UNSPACED, words
 
-SLOTS, BANDS, SHINGLE = 64, 16, 5
-Signature = npt.NDArray[np.uint64]
-
-_generator = np.random.Generator(np.random.PCG64(20240607))
-_MULTIPLY = _generator.integers(1, 2**63, SLOTS, dtype=np.uint64) | np.uint64(1)
-_ADD = _generator.integers(0, 2**63, SLOTS, dtype=np.uint64)
-_POWERS = np.uint64(6364136223846793005) ** np.arange(SHINGLE, dtype=np.uint64)
+BLOCK = 1 << 15
 
 
 def normalise(text: str) -> str:
@@ -36,51 +27,89 @@ def ngrams(text: str, n: int = 13) -> set[tuple[str, ...]]:
     return {tuple(tokens[i : i + n]) for i in range(max(1, len(tokens) - n + 1))}
 
 
-def signature(text: str) -> Signature:
-    """The MinHash signature of `text` over word 5-grams: `SLOTS` unsigned 64-bit integers."""
-    tokens = words(text.lower())
-    hashes = np.fromiter((zlib.crc32(token.encode()) for token in tokens), np.uint64, len(tokens))
-    if len(hashes) < SHINGLE:
-        hashes = np.pad(hashes, (0, SHINGLE - len(hashes)))
-    with np.errstate(over="ignore"):
-        shingles = np.unique(np.lib.stride_tricks.sliding_window_view(hashes, SHINGLE) @ _POWERS)
-        minima = np.full(SLOTS, np.iinfo(np.uint64).max, np.uint64)
-        for part in np.array_split(shingles, len(shingles) // 4096 + 1):
-            mixed = part[:, None] * _MULTIPLY + _ADD
-            mixed ^= mixed >> np.uint64(29)
-            minima = np.minimum(minima, mixed.min(axis=0))
-    return minima
+@cache
+def _unspaced() -> npt.NDArray[np.bool_]:
+    """For every code point of the basic plane, whether it counts as a word by itself (see `words`)."""
+    table = np.zeros(0x10000, bool)
+    table[[ord(c) for c in re.findall(f"[{UNSPACED}]", "".join(map(chr, range(0x10000))))]] = True
+    return table
 
 
-def similarity(a: Signature, b: Signature) -> float:
-    """Estimated Jaccard similarity of the shingle sets behind two signatures, in [0, 1]."""
-    return float(np.mean(a == b))
+@cache
+def _powers(size: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """The first `size` powers of an odd base modulo 2**64, and of its inverse. Few sizes are asked for."""
+    base = 0x9E3779B97F4A7C15
+    forth, back = (np.full(size, b, np.uint64) for b in (base, pow(base, -1, 2**64)))
+    forth[0] = back[0] = 1
+    return np.multiply.accumulate(forth), np.multiply.accumulate(back)
 
 
-def near_duplicate_clusters(signatures: Iterable[Signature], threshold: float = 0.7) -> list[int]:
-    """For each signature, the index of the first member of its cluster of near duplicates.
+def _code(points: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
+    """A random-looking number per character."""
+    return _mixed(points.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15))
 
-    Candidates share an LSH band and are joined when their estimated Jaccard similarity reaches `threshold`; clusters
-    are the connected components, so the result does not depend on the order in which pairs are met.
+
+def _mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """A bijection that spreads every bit (the finaliser of splitmix64), because powers alone leave low bits related."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+@cache
+def _plane_codes() -> npt.NDArray[np.uint64]:
+    """`_code` of the basic plane, which nearly every text stays within."""
+    return _code(np.arange(0x10000, dtype=np.uint32))
+
+
+def ngram_hashes(normalised: str, *sizes: int) -> list[npt.NDArray[np.uint64]]:
+    """For every size, 64-bit hashes of the n-grams of a normalised text (words joined by single spaces), in order.
+
+    A character of a script without spaces counts as half a word, so that 13 words are 26 Chinese characters: from its
+    first word, an n-gram takes as many words as it needs to weigh `n`. A text that weighs less has none. The hash is
+    that of the n-gram's characters, a polynomial modulo 2**64 found for all of them from prefix sums, so equal n-grams
+    have equal hashes in every text and every process.
     """
-    rows = list(signatures)
-    parent = list(range(len(rows)))
+    if not normalised:
+        return [np.zeros(0, np.uint64) for _ in sizes]
+    ascii_only = normalised.isascii()
+    encoded = normalised.encode() if ascii_only else normalised.encode("utf-32-le", "surrogatepass")
+    codes: npt.NDArray[Any] = np.frombuffer(encoded, np.uint8 if ascii_only else np.uint32)
+    ends = np.append(np.flatnonzero(codes == 32), len(codes))
+    starts = np.empty_like(ends)
+    starts[0] = 0
+    np.add(ends[:-1], 1, out=starts[1:])
+    if not ascii_only:
+        first = codes[np.minimum(starts, len(codes) - 1)]
+        unspaced = (ends - starts == 1) & (first < 0x10000) & _unspaced()[np.minimum(first, 0xFFFF)]
+        weight = np.append(0, np.cumsum(2 - unspaced.astype(np.int64)))
+    hashes = []
+    for n in sizes:
+        if ascii_only:
+            stops = ends[n - 1 :]
+        else:
+            last = np.searchsorted(weight, weight[:-1] + 2 * n) - 1
+            stops = ends[last[last < len(ends)]]
+        found = np.empty(len(stops), np.uint64)
+        # In blocks, so that a long text needs no more memory than a short one.
+        for block in range(0, len(stops), BLOCK):
+            begin, stop = starts[block : min(block + BLOCK, len(stops))], stops[block : block + BLOCK]
+            found[block : block + BLOCK] = _span_hashes(codes[begin[0] : stop[-1]], begin - begin[0], stop - begin[0])
+        hashes.append(found)
+    return hashes
 
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
 
-    width = SLOTS // BANDS
-    buckets: dict[tuple[int, bytes], list[int]] = {}
-    for i, row in enumerate(rows):
-        for band in range(BANDS):
-            members = buckets.setdefault((band, row[band * width : (band + 1) * width].tobytes()), [])
-            # A few representatives per bucket are enough: members join them, hence each other.
-            for j in members[:8]:
-                a, b = root(i), root(j)
-                if a != b and similarity(row, rows[j]) >= threshold:
-                    parent[max(a, b)] = min(a, b)
-            members.append(i)
-    return [root(i) for i in range(len(rows))]
+def _span_hashes(
+    codes: npt.NDArray[Any], starts: npt.NDArray[np.intp], ends: npt.NDArray[np.intp]
+) -> npt.NDArray[np.uint64]:
+    """A hash of every range of characters."""
+    forth, back = _powers(1 << max(12, len(codes).bit_length()))
+    sums = np.empty(len(codes) + 1, np.uint64)
+    sums[0] = 0
+    values = _plane_codes()[codes] if codes.dtype == np.uint8 or codes.max() < 0x10000 else _code(codes)
+    np.cumsum(values * forth[: len(codes)], out=sums[1:])
+    hashes = (sums[ends] - sums[starts]) * back[starts]
+    # Powers of an odd number leave the low bits related to each other; spread the high ones.
+    hashes ^= hashes >> np.uint64(32)
+    hashes *= np.uint64(0xBF58476D1CE4E5B9)
+    return hashes

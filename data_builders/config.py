@@ -1,0 +1,94 @@
+"""What decides the bytes of an instruction set, together with the corpus."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_builders.documents import PYTHON
+from data_builders.families import Family, families
+from data_builders.gates import GATE_NAMES
+from instructrec.core.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """Settings of a build.
+
+    Attributes:
+        corpus: a folder, a file, or `python` for what every Python installation carries.
+        licence: SPDX identifier of documents that do not name their own.
+        families: names to mine; empty means all.
+        held_out_groups: groups of families that only `test_tasks` holds.
+        held_out_templates, test_documents, validation_documents: shares in [0, 1).
+        per_document: examples of one family from one document at most.
+        rows_per_family: training rows of one family at most.
+        answer_words_per_family: words in the training answers of one family at most, so that a family with long
+            answers does not own the loss.
+        weights: family → factor on both maxima; 0 leaves it out of training.
+        heldout_rows_per_family: rows of one family in each other split at most.
+        gates: names of the gates in force; see `data_builders/gates.py`.
+        personal_data: what the `privacy` gate does with secrets and personal data: `mask` or `drop`.
+        decontaminate: evaluation files or folders; rows that overlap with them are removed.
+        seed: of every choice.
+    """
+
+    corpus: str = PYTHON
+    licence: str = ""
+    families: tuple[str, ...] = ()
+    held_out_groups: tuple[str, ...] = ("coherence",)
+    held_out_templates: float = 0.2
+    test_documents: float = 0.15
+    validation_documents: float = 0.05
+    per_document: int = 6
+    rows_per_family: int = 600
+    answer_words_per_family: int = 12_000
+    weights: dict[str, float] = field(default_factory=dict)
+    heldout_rows_per_family: int = 150
+    gates: tuple[str, ...] = GATE_NAMES
+    personal_data: str = "mask"
+    decontaminate: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        known = families()
+        groups = {family.group for family in known.values()}
+        for key, names, allowed, what in (
+            ("families", self.families, known, "family"),
+            ("weights", self.weights, known, "family"),
+            ("held_out_groups", self.held_out_groups, groups, "group"),
+            ("gates", self.gates, GATE_NAMES, "gate"),
+        ):
+            for name in names:
+                if name not in allowed:
+                    raise UserError(f"{key}: {name!r} is not a {what}.{nearest(name, allowed)}")
+        for key in ("held_out_templates", "test_documents", "validation_documents"):
+            if not 0 <= getattr(self, key) < 1:
+                raise UserError(f"{key}: must be a share from 0 to under 1, not {getattr(self, key)}")
+        for key in ("per_document", "rows_per_family", "answer_words_per_family", "heldout_rows_per_family"):
+            if getattr(self, key) < 1:
+                raise UserError(f"{key}: must be 1 or more, not {getattr(self, key)}")
+        for name, weight in self.weights.items():
+            if not isinstance(weight, (int, float)) or weight < 0:
+                raise UserError(f"weights: {name} must be 0 or more, not {weight!r}")
+        if self.personal_data not in ("mask", "drop"):
+            raise UserError(f"personal_data: must be 'mask' or 'drop', not {self.personal_data!r}")
+
+    @property
+    def mined_families(self) -> list[Family]:
+        return [family for name, family in families().items() if not self.families or name in self.families]
+
+    @property
+    def document_licence(self) -> str:
+        return self.licence or ("PSF-2.0" if self.corpus == PYTHON else "unknown")
+
+    def portable(self) -> dict[str, Any]:
+        """The config as the manifest shows it: corpus and evaluations by name, without their place on this machine."""
+        anywhere = self.corpus == PYTHON or self.corpus.startswith("hf://")
+        name = self.corpus if anywhere else Path(self.corpus).resolve().name
+        return asdict(self) | {
+            "corpus": name,
+            "licence": self.document_licence,
+            "decontaminate": [Path(path).resolve().name for path in self.decontaminate],
+        }

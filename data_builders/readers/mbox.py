@@ -1,0 +1,97 @@
+"""Mailboxes: a message is a document with its subject as title; quoted lines, signatures and all headers are left out,
+and e-mail addresses in the text become `<address>`.
+"""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import re
+from collections.abc import Iterator
+from email.message import EmailMessage
+from pathlib import Path
+
+from data_builders.readers import document as limits
+from data_builders.readers.document import Document, Skipped, with_title
+from data_builders.readers.files import file_sha256, stream
+from data_builders.readers.html_page import page_blocks
+from data_builders.readers.licences import licence_of
+from data_builders.readers.records import is_encodable
+
+EXTRACTOR = "mbox/1"
+_REPLY = re.compile(r"^(?:\s*(?:re|fwd?|aw|sv)\s*(?:\[\d+\])?\s*:|\s*\[[^\]]{1,40}\])+\s*", re.I)
+_ADDRESS = re.compile(r"<?\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}\b>?")
+
+
+def read_mbox(path: Path, name: str, licence: str) -> Iterator[Document | Skipped]:
+    """Yield the messages of a mailbox, streamed.
+
+    Raises:
+        Unreadable: as `files.stream`.
+    """
+    with stream(path) as source:
+        sha256, licence = file_sha256(path), licence_of(path, name, "", licence)
+        message: list[bytes] = []
+        start = size = end = 0
+        blank, begun = True, False
+        for line in source.lines():
+            raw = line.raw or b""
+            if blank and raw.startswith(b"From "):
+                if begun:
+                    yield _message(message, size, name, sha256, start, end, licence)
+                message, start, size, begun = [], line.start, 0, True
+            size += line.end - line.start
+            end = line.end
+            if size <= limits.MAX_DOCUMENT_BYTES:
+                message.append(raw)
+            else:
+                message.clear()
+            blank = raw in (b"\n", b"\r\n")
+        if begun:
+            yield _message(message, size, name, sha256, start, end, licence)
+        else:
+            yield Skipped(name, "invalid_mbox", 0, end)
+
+
+def _message(
+    lines: list[bytes], size: int, name: str, sha256: str, start: int, end: int, licence: str
+) -> Document | Skipped:
+    if size > limits.MAX_DOCUMENT_BYTES:
+        return Skipped(name, "too_large", start, end)
+    try:
+        raw = b"".join(lines[1:])
+        parsed = email.message_from_bytes(raw, policy=email.policy.default)
+        text, subject = _body(parsed), str(parsed["subject"] or "")
+    except (LookupError, ValueError, AttributeError, TypeError, RecursionError):
+        return Skipped(name, "invalid_message", start, end)
+    text = _ADDRESS.sub("<address>", _own_words(text))
+    if not text:
+        return Skipped(name, "empty", start, end)
+    if "\0" in text or not is_encodable(text + subject):
+        return Skipped(name, "binary", start, end)
+    content, title = with_title(_ADDRESS.sub("<address>", _REPLY.sub("", subject)), text)
+    return Document(content, "plain", name, f"{name}:{start}", sha256, start, end, EXTRACTOR, licence, title)
+
+
+def _body(message: EmailMessage) -> str:
+    part = message.get_body(("plain", "html"))
+    if part is None:
+        return ""
+    text = str(part.get_content())
+    if part.get_content_subtype() == "html":
+        return "\n\n".join(text for _, text, *_ in page_blocks(text))
+    return text.replace("\r\n", "\n")
+
+
+def _own_words(text: str) -> str:
+    """The text without quotes of others, the line that introduces a quote, and the signature."""
+    kept: list[str] = []
+    for line in text.split("\n"):
+        if line.rstrip("\r") == "-- ":
+            break
+        if line.startswith(">"):
+            if kept and kept[-1].rstrip().endswith(":"):
+                kept.pop()
+            continue
+        kept.append(line.rstrip())
+    return "\n".join(kept).strip("\n")

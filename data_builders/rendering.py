@@ -1,0 +1,283 @@
+"""Third stage: one shard's mined examples → rows in their splits: caps, wordings, masking, gates.
+
+A pure function of the shard's examples and of the plan that the hold-out made, so that shards can run anywhere.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_builders.config import BuildConfig
+from data_builders.families import Example, Family, Template
+from data_builders.gates import rejected_by
+from data_builders.mining import BATCH, unpack
+from data_builders.splits import TEST, hashed, held_out_templates, pick
+from instructrec.core.files import atomic, write_json
+from instructrec.core.schema import (
+    INSTRUCTION,
+    SPLITS,
+    TEST_DOCUMENTS,
+    TEST_TASKS,
+    TEST_TEMPLATES,
+    instruction_id,
+)
+
+KEPT_REJECTS = 10
+"""Rejected examples kept for reading, per family and gate."""
+
+
+class Renderer:
+    """Turns mined examples into rows.
+
+    Args:
+        config: the build's settings.
+        rates: (family, side) → share of examples kept.
+        contamination: `reason(prompt, completion)`, or null.
+    """
+
+    def __init__(self, config: BuildConfig, rates: dict[tuple[str, str], float], contamination: Any = None) -> None:
+        self.config, self.rates, self.contamination = config, rates, contamination
+        self.enabled = frozenset(config.gates)
+        self.families = {family.name: family for family in config.mined_families}
+        self.held = held_out(config)
+        self.rejected: Counter[tuple[str, str]] = Counter()
+        self.samples: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
+        self._pools: dict[tuple[str, str, bool, bool], list[Template]] = {}
+
+    def wordings(self, family: Family, language: str, unseen: bool, choice: bool) -> list[Template]:
+        """The wordings that fit, from the held-out pool or from the other."""
+        key = (family.name, language, unseen, choice)
+        if key not in self._pools:
+            self._pools[key] = [
+                template
+                for template in family.templates[language]
+                if (template.name in self.held) == unseen and (choice or not template.letter)
+            ]
+        return self._pools[key]
+
+    def targets(self, family: Family, side: str) -> list[tuple[str, bool]]:
+        """(split, whether in an unseen wording) for an example of this family from this side of the documents."""
+        if family.group in self.config.held_out_groups:
+            return [(TEST_TASKS, False)] if side == TEST else []
+        # A held-out document's example is asked in a seen and in an unseen wording, so that the two splits are paired.
+        return [(TEST_DOCUMENTS, False), (TEST_TEMPLATES, True)] if side == TEST else [(side, False)]
+
+    def reject(self, family: str, gate: str, key: int, prompt: str, example: Example, source: str) -> None:
+        """Count a rejected example and keep it if its key is among the smallest."""
+        self.rejected[family, gate] += 1
+        kept = self.samples[family, gate]
+        entry = {
+            "family": family,
+            "gate": gate,
+            "prompt": prompt,
+            "answer": example.answer,
+            "source": json.loads(source),
+        }
+        # A heap of the negated keys keeps the smallest ones, whatever the order of arrival.
+        item = (-key, json.dumps(entry, ensure_ascii=False))
+        if len(kept) < KEPT_REJECTS:
+            heapq.heappush(kept, item)
+        elif item > kept[0]:
+            heapq.heapreplace(kept, item)
+
+    def rows(
+        self, family_name: str, language: str, packed: str, source: str, side: str | None
+    ) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """(split, values in the order of `INSTRUCTION`) for every row that one mined example becomes."""
+        family = self.families[family_name]
+        key = hashed(self.config.seed, family_name, source, packed)
+        if side is None:
+            self.reject(family_name, "near_duplicate", key, "", unpack(packed), source)
+            return
+        rate = self.rates.get((family_name, side), 1.0)
+        if rate < 1.0 and key >= rate * 2**64:
+            return
+        example = unpack(packed)
+        if "privacy" in self.enabled:
+            masked, found = mask_example(example)
+            if found and (self.config.personal_data == "drop" or masked is None):
+                self.reject(family_name, "privacy", key, "", masked or replace(example, answer="<dropped>"), source)
+                return
+            example = masked or example
+        for split, unseen in self.targets(family, side):
+            wordings = self.wordings(family, language, unseen, example.options is not None)
+            if not wordings:
+                continue
+            template = pick(wordings, key, split)
+            prompt, completion, choices = template.render(example)
+            gate = rejected_by(family, example, prompt, language, self.enabled)
+            if gate is None and self.contamination is not None and self.contamination.reason(prompt, completion):
+                gate = "contamination"
+            if gate is not None:
+                self.reject(family_name, gate, key, prompt, example, source)
+                continue
+            messages = [{"role": "user", "content": prompt}]
+            spans = json.loads(source)
+            yield (
+                split,
+                (
+                    instruction_id(spans, family_name, template.name, messages, completion),
+                    messages,
+                    [{"role": "assistant", "content": completion}],
+                    None,
+                    None,
+                    family_name,
+                    family.group,
+                    template.name,
+                    language,
+                    family.kind,
+                    [completion],
+                    choices,
+                    json.dumps(example.checks) if example.checks else None,
+                    spans,
+                ),
+            )
+
+
+def held_out(config: BuildConfig) -> set[str]:
+    """The names of all held-out wordings of the families that are trained on."""
+    return {
+        name
+        for family in config.mined_families
+        if family.group not in config.held_out_groups
+        for language in family.templates
+        for name in held_out_templates(family, language, config.seed, config.held_out_templates)
+    }
+
+
+def mask_example(example: Example) -> tuple[Example | None, int]:
+    """The example with secrets and personal data masked, and how many were found.
+
+    Null where masking would make two options alike, so that the question has no single answer.
+    """
+    from instructrec.core.privacy import mask
+
+    count = 0
+
+    def clean(text: str) -> str:
+        nonlocal count
+        masked, findings = mask(text)
+        count += len(findings)
+        return masked
+
+    fields = {name: clean(value) for name, value in example.fields.items()}
+    answer = clean(example.answer)
+    options = [clean(option) for option in example.options] if example.options is not None else None
+    if not count:
+        return example, 0
+    if options is not None and len({option.casefold() for option in options}) < len(options):
+        return None, count
+    return replace(example, fields=fields, answer=answer, options=options), count
+
+
+@cache
+def contamination(paths: tuple[str, ...]) -> Any:
+    """The index of the evaluation files, read once per process; null without any."""
+    if not paths:
+        return None
+    from data_builders.contamination import Contamination
+
+    return Contamination.load(paths)
+
+
+def render_shard(mined: Path, plan: Path, folder: Path, rank: int, config: BuildConfig) -> None:
+    """Render one mined shard: `RANK.rows.parquet` with a column `split`, `RANK.prompts.npy`, and last `RANK.json`.
+
+    `plan` holds `rates.json`, [family, side, share kept], and `RANK.json`: the side of each unit in order, null for a
+    near duplicate.
+    """
+    rates = {(family, side): rate for family, side, rate in json.loads((plan / "rates.json").read_text())}
+    renderer = Renderer(config, rates, contamination(config.decontaminate))
+    sides = json.loads((plan / f"{rank:05d}.json").read_text())
+    prompts: list[int] = []
+    with atomic(folder / f"{rank:05d}.rows.parquet") as temporary:
+        schema = pa.schema([*INSTRUCTION, pa.field("split", pa.string())])
+        with pq.ParquetWriter(temporary, schema, compression="zstd", compression_level=1) as writer:
+            buffer: list[tuple[Any, ...]] = []
+
+            def flush() -> None:
+                if buffer:
+                    columns = zip(*buffer, strict=True)
+                    arrays = [pa.array(list(c), field.type) for c, field in zip(columns, schema, strict=True)]
+                    writer.write_batch(pa.record_batch(arrays, schema=schema))
+                    buffer.clear()
+
+            for batch in pq.ParquetFile(mined / f"{rank:05d}.examples.parquet").iter_batches(BATCH):
+                for unit, family, language, packed, source in zip(*(c.to_pylist() for c in batch.columns), strict=True):
+                    for split, values in renderer.rows(family, language, packed, source, sides[unit]):
+                        prompts.append(hashed(values[1][0]["content"]))
+                        buffer.append((*values, split))
+                    if len(buffer) >= BATCH:
+                        flush()
+            flush()
+    with atomic(folder / f"{rank:05d}.prompts.npy") as temporary, temporary.open("wb") as file:
+        np.save(file, np.array(prompts, np.uint64))
+    write_json(
+        folder / f"{rank:05d}.json",
+        {
+            "rejected": [[family, gate, n] for (family, gate), n in sorted(renderer.rejected.items())],
+            "samples": sorted((-key, text) for kept in renderer.samples.values() for key, text in kept),
+        },
+    )
+
+
+def duplicates(folder: Path, shards: int, parts: int) -> list[set[int]]:
+    """For each shard, the rows whose prompt occurred before, in the order of shards and rows.
+
+    An external sort: hashes are dealt into `parts`, and one part is in memory at a time.
+    """
+    found: list[set[int]] = [set() for _ in range(shards)]
+    for part in range(parts):
+        keys, places = [], []
+        for rank in range(shards):
+            hashes = np.load(folder / f"{rank:05d}.prompts.npy")
+            chosen = np.flatnonzero(hashes % np.uint64(parts) == part)
+            keys.append(hashes[chosen])
+            places.append(np.stack([np.full(len(chosen), rank), chosen], axis=1))
+        key, place = np.concatenate(keys), np.concatenate(places)
+        order = np.argsort(key, kind="stable")  # stable: the first occurrence stays first
+        repeated = order[1:][key[order][1:] == key[order][:-1]]
+        for rank, row in place[repeated].tolist():
+            found[rank].add(row)
+    return found
+
+
+def write_shard(rendered: Path, folder: Path, marks: Path, rank: int, dropped: set[int]) -> None:
+    """Write one shard's rows but the `dropped` ones: `SPLIT/RANK.parquet` in `folder`, last `RANK.json` in `marks`."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    repeated: Counter[str] = Counter()
+    writers: dict[str, pq.ParquetWriter] = {}
+    number = 0
+    for batch in pq.ParquetFile(rendered / f"{rank:05d}.rows.parquet").iter_batches(BATCH):
+        table = pa.Table.from_batches([batch])
+        keep = np.array([i not in dropped for i in range(number, number + len(table))])
+        number += len(table)
+        repeated.update(table.filter(pa.array(~keep))["family"].to_pylist())
+        table = table.filter(pa.array(keep))
+        splits = table["split"].to_pylist()
+        counts.update(zip(splits, table["family"].to_pylist(), table["language"].to_pylist(), strict=True))
+        rows = table.drop_columns(["split"]).cast(INSTRUCTION)
+        for split in SPLITS:
+            chosen = rows.filter(pa.array([name == split for name in splits], pa.bool_()))
+            if len(chosen):
+                if split not in writers:
+                    path = folder / split / f"{rank:05d}.parquet"
+                    writers[split] = pq.ParquetWriter(path, INSTRUCTION, compression="zstd")
+                writers[split].write_table(chosen)
+    for writer in writers.values():
+        writer.close()
+    write_json(
+        marks / f"{rank:05d}.json",
+        {"counts": [[*key, n] for key, n in sorted(counts.items())], "repeated": dict(sorted(repeated.items()))},
+    )

@@ -1,0 +1,93 @@
+"""Near duplicates: signatures of texts and clusters of alike ones, in memory that does not grow with the texts.
+
+One-permutation MinHash (Li, Owen, Zhang 2012): every shingle is hashed once, the hashes are dealt into `SLOTS` bins,
+and a bin keeps its minimum; empty bins borrow from the next one (densification, Shrivastava & Li 2014). The share of
+equal slots estimates the Jaccard similarity. Shingles are runs of bytes, so that scripts without spaces need no words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+SLOTS, BANDS, SHINGLE = 64, 16, 24
+"""Slots of a signature; bands of candidate search; bytes in a shingle (about five English words)."""
+
+Signatures = npt.NDArray[np.uint32]
+_EMPTY = np.uint64(2**64 - 1)
+_SPACE = re.compile(r"[\W_]+")
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+
+
+def signature(text: str) -> Signatures:
+    """The signature of `text` up to case, punctuation and white space: `SLOTS` unsigned 32-bit integers."""
+    raw = np.frombuffer(_SPACE.sub(" ", text.lower()).encode("utf-8", "replace"), np.uint8).astype(np.uint64)
+    if len(raw) < SHINGLE:
+        raw = np.pad(raw, (0, SHINGLE - len(raw)))
+    # A window of 24 bytes as three words of eight, built by doubling: 1 → 2 → 4 → 8 bytes.
+    window, width = raw, 1
+    while width < 8:
+        window = (window[:-width] << np.uint64(8 * width)) | window[width:]
+        width *= 2
+    n = len(raw) - SHINGLE + 1
+    hashed = window[:n].copy()
+    for part in (window[8 : 8 + n], window[16 : 16 + n]):
+        hashed = (hashed ^ (hashed >> np.uint64(32))) * _FACTOR
+        hashed ^= part
+    hashed = (hashed ^ (hashed >> np.uint64(29))) * _FACTOR
+    hashed = (hashed ^ (hashed >> np.uint64(32))) * _FACTOR
+    bins = (hashed >> np.uint64(58)).astype(np.int64)
+    minima = np.full(SLOTS, _EMPTY, np.uint64)
+    np.minimum.at(minima, bins, hashed << np.uint64(6))
+    full = np.flatnonzero(minima != _EMPTY)
+    place = np.arange(SLOTS)
+    donor = full[np.searchsorted(full, place) % len(full)]
+    # The distance is mixed in, so that two texts do not agree merely by borrowing from the same bin.
+    distance = ((donor - place) % SLOTS).astype(np.uint64)
+    return ((minima[donor] + distance * _FACTOR) >> np.uint64(32)).astype(np.uint32)
+
+
+def similarity(a: Signatures, b: Signatures) -> float:
+    """Estimated Jaccard similarity of the shingle sets behind two signatures, in [0, 1]."""
+    return float(np.mean(a == b))
+
+
+def clusters(signatures: Signatures, threshold: float = 0.7) -> npt.NDArray[np.int64]:
+    """For each row of `signatures` (n, SLOTS), the index of the first member of its cluster of near duplicates.
+
+    Rows that agree in one of `BANDS` bands are candidates, and are joined when their estimated similarity reaches
+    `threshold`; clusters are the connected components.
+    """
+    parent = np.arange(len(signatures))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = int(parent[i])
+        return i
+
+    for group in _candidates(signatures):
+        # Comparing each member with the first few of its group joins them all where they belong together.
+        for position, i in enumerate(group[1:], start=1):
+            for j in group[: min(position, 4)]:
+                a, b = root(int(i)), root(int(j))
+                if a != b and np.mean(signatures[i] == signatures[j]) >= threshold:
+                    parent[max(a, b)] = min(a, b)
+    return np.array([root(i) for i in range(len(parent))], np.int64)
+
+
+def _candidates(signatures: Signatures) -> Iterator[npt.NDArray[np.int64]]:
+    """Groups of two or more rows that agree in a whole band, one band at a time."""
+    width = SLOTS // BANDS
+    for band in range(BANDS):
+        part = np.ascontiguousarray(signatures[:, band * width : (band + 1) * width])
+        keys = part.view(np.dtype((np.void, part.dtype.itemsize * width))).ravel()
+        order = np.argsort(keys, kind="stable")
+        ordered = keys[order]
+        starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+        for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
+            if end - start > 1:
+                yield order[start:end]
