@@ -30,7 +30,7 @@ from data_builders.mining import Piece, mine_shard
 from data_builders.rendering import KEPT_REJECTS, contamination, duplicates, held_out, render_shard, write_shard
 from data_builders.splits import TEST, assign_units
 from instructrec.core.errors import UserError
-from instructrec.core.files import atomic, fingerprint, write_json, write_text
+from instructrec.core.files import atomic, fingerprint, locked, write_json, write_text
 from instructrec.core.minhash import SLOTS
 from instructrec.core.schema import INSTRUCTION, SPLITS, TRAIN, VALIDATION, Manifest, read_manifest
 
@@ -132,14 +132,13 @@ def build(
         The manifest. A finished set of the same corpus and config is left as it is.
 
     Raises:
-        UserError: no corpus, no usable document, a full disk, or `output` holds something else.
+        UserError: no corpus, no usable document, a full disk, another build at work, or `output` holds something else.
     """
     files = corpus_files(config.corpus)
-    inventory = _inventory(files)
-    plan = {
+    plan: dict[str, Any] = {
         "config": config.portable(),
         "evaluations": evaluations.fingerprint if (evaluations := contamination(config.decontaminate)) else None,
-        "files": inventory,
+        "files": _inventory(files),
         "versions": {package: version(package) for package in PACKAGES},
     }
     plan = json.loads(json.dumps(plan))
@@ -149,13 +148,41 @@ def build(
         raise UserError(
             f"{output}: holds an instruction set of another corpus or config; choose another --output or delete it"
         )
+    _refuse_nested(config.corpus, output)
+    lock = output.with_name(f".{output.name}.lock")
+    try:
+        with locked(lock, wait=False):
+            manifest = _build(config, files, plan, output, workers, finish, engine)
+            lock.unlink()
+    except BlockingIOError:
+        raise UserError(f"{output}: another build is writing it; wait for it or choose another --output") from None
+    return manifest
+
+
+def _refuse_nested(corpus: str, output: Path) -> None:
+    """Raise `UserError` if a build would write into the corpus that it reads."""
+    place = Path(corpus)
+    if place.is_dir() and output.resolve().is_relative_to(place.resolve()):
+        raise UserError(f"--output {output}: lies inside the corpus {corpus!r}; choose a folder outside of it")
+
+
+def _build(
+    config: BuildConfig,
+    files: list[tuple[Path, str]],
+    plan: dict[str, Any],
+    output: Path,
+    workers: int,
+    finish: Callable[[Path], None],
+    engine: str,
+) -> Manifest:
+    """Run or continue the build described by `plan`; the caller holds the lock."""
     partial = output.with_name(f"{output.name}.partial")
     plan_file = partial / "plan.json"
     if not plan_file.exists() or json.loads(plan_file.read_text(encoding="utf-8")) != plan:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         write_json(plan_file, plan)
-    shards, sizes = plan_shards(inventory, files)
+    shards, sizes = plan_shards(plan["files"], files)
     try:
         manifest = _run_stages(config, shards, sizes, partial, workers, engine)
     except OSError as error:

@@ -262,4 +262,6 @@ def _command() -> None:
         raise UserError(f"command line: {error.format_message()}") from None
     except Abort:
         raise KeyboardInterrupt from None
+    if code == 130:  # how typer reports Ctrl-C
+        raise KeyboardInterrupt
     raise SystemExit(code)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from instructrec.core.errors import UserError
-from instructrec.core.files import sha256_file, write_json
+from instructrec.core.files import locked, sha256_file, write_json
 
 EMBEDDED = "smollm2-135m-q4"
 """SmolLM2-135M-Instruct (Apache-2.0), dequantized from the Q4_1 GGUF of a PyPI wheel."""
@@ -73,7 +73,7 @@ def _embedded() -> Path:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Made in a sibling folder and renamed when complete: a kill in the middle leaves no half model behind.
-    with _lock(folder.with_suffix(".lock")):
+    with locked(folder.with_suffix(".lock")):
         for stale in folder.parent.glob(f".{EMBEDDED}-*"):
             shutil.rmtree(stale, ignore_errors=True)
         if not (folder / "config.json").exists():
@@ -84,22 +84,6 @@ def _embedded() -> Path:
             finally:
                 shutil.rmtree(work, ignore_errors=True)
     return folder
-
-
-class _lock:
-    """One process at a time; the kernel releases it when the holder dies."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        import fcntl
-
-        self.file = self.path.open("w")
-        fcntl.flock(self.file, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
 
 
 def _download(work: Path) -> Path:

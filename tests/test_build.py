@@ -368,6 +368,43 @@ def test_english_wordings_never_meet_chinese_documents(tmp_path):
     assert not (tmp_path / "set").exists() and not (tmp_path / "set.partial").exists()
 
 
+def test_two_builds_do_not_write_one_set(corpus, tmp_path):
+    from instructrec.core.files import locked
+
+    with locked(tmp_path / ".set.lock"):
+        done = cli("build", "--corpus", str(corpus), "--output", str(tmp_path / "set"))
+        assert_one_line_error(done, "another build is writing it")
+    assert cli("build", "--corpus", str(corpus), "--output", str(tmp_path / "set")).returncode == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["set"]
+
+
+def test_ctrl_c_says_how_to_go_on(corpus, instruction_set, tmp_path):
+    output = tmp_path / "set"
+    command = [sys.executable, "-m", "instructrec", "build", "--corpus", str(corpus), "--output", str(output)]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not output.with_name("set.partial").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "run the same command again to resume" in errors
+    assert "Traceback" not in errors
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert content(output) == content(instruction_set)
+
+
+@pytest.mark.parametrize("place", ["a-file", "a-file/set"])
+def test_a_place_that_cannot_be_written_is_one_line(corpus, tmp_path, place):
+    (tmp_path / "a-file").write_text("in the way")
+    assert_one_line_error(cli("build", "--corpus", str(corpus), "--output", str(tmp_path / place)), "a-file")
+
+
+def test_a_set_inside_its_corpus_is_refused(tmp_path):
+    folder = write_corpus(tmp_path / "docs")
+    done = cli("build", "--corpus", str(folder), "--output", str(folder / "set"))
+    assert_one_line_error(done, "inside the corpus")
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
