@@ -66,6 +66,10 @@ class BuildConfig:
         for key in ("held_out_templates", "test_documents", "validation_documents"):
             if not 0 <= getattr(self, key) < 1:
                 raise UserError(f"{key}: must be a share from 0 to under 1, not {getattr(self, key)}")
+        if self.test_documents + self.validation_documents >= 1:
+            raise UserError("test_documents and validation_documents: must leave a share of the documents for training")
+        if not self.corpus:
+            raise UserError("corpus: must be a folder, a file, or `python`; it is empty")
         for key in ("per_document", "rows_per_family", "answer_words_per_family", "heldout_rows_per_family"):
             if getattr(self, key) < 1:
                 raise UserError(f"{key}: must be 1 or more, not {getattr(self, key)}")

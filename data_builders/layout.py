@@ -205,6 +205,7 @@ def functions(content: str, tree: ast.Module) -> list[Function]:
     starts = [0]
     for line in lines:
         starts.append(starts[-1] + len(line) + 1)
+    lines = [line.removesuffix("\r") for line in lines]
     found = []
     for node in ast.walk(tree):
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or len(node.body) < 2:

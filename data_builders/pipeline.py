@@ -143,7 +143,7 @@ def build(
     }
     plan = json.loads(json.dumps(plan))
     if output.exists():
-        if _is_current(output, plan):
+        if _is_current(output, config.corpus, plan):
             return read_manifest(output)
         raise UserError(
             f"{output}: holds an instruction set of another corpus or config; choose another --output or delete it"
@@ -201,6 +201,7 @@ def _build(
         )
     write_json(folder / "manifest.json", manifest)
     write_text(folder / "README.md", card(folder, manifest))
+    write_text(folder / _BUILT_FROM, _built_from(config.corpus, plan))
     finish(folder)
     folder.rename(output)
     shutil.rmtree(partial)
@@ -321,17 +322,19 @@ def _inventory(files: list[tuple[Path, str]]) -> list[list[Any]]:
     return inventory
 
 
-def _is_current(output: Path, plan: dict[str, Any]) -> bool:
-    """Whether a finished set was built by this plan: equal config, versions and file sizes, no file changed since."""
-    manifest = read_manifest(output)
-    finished = (output / "manifest.json").stat().st_mtime_ns
-    return (
-        plan["config"] == manifest["config"]
-        and plan["versions"] == manifest["versions"]
-        and plan["evaluations"] == manifest["corpus"]["evaluations"]
-        and _digest(plan["files"]) == manifest["corpus"]["inventory"]
-        and all(mtime is None or mtime <= finished for _, _, mtime in plan["files"])
-    )
+_BUILT_FROM = ".built_from"
+"""A digest in the set's folder of the corpus's place and its files' sizes and exact times; it says nothing in clear."""
+
+
+def _built_from(corpus: str, plan: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([str(Path(corpus).resolve()), plan], sort_keys=True).encode()).hexdigest()
+
+
+def _is_current(output: Path, corpus: str, plan: dict[str, Any]) -> bool:
+    """Whether a finished set was built by this plan from this very place, and no file changed since."""
+    read_manifest(output)
+    mark = output / _BUILT_FROM
+    return mark.exists() and mark.read_text(encoding="utf-8") == _built_from(corpus, plan)
 
 
 def _digest(inventory: list[list[Any]]) -> str:

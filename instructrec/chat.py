@@ -17,10 +17,11 @@ def chat(adapter: Path | None, model_name_or_path: str | None, max_new_tokens: i
     name = model_name_or_path or (base_of(adapter) if adapter else None) or EMBEDDED
     folder = resolve_model(name)
 
-    from transformers import StoppingCriteria, TextIteratorStreamer, logging
+    from instructrec.runtime import quiet
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quiet()
+    from transformers import StoppingCriteria, TextIteratorStreamer
+
     tokenizer = load_tokenizer(folder)
     model = load_model(folder, "bfloat16")
     if adapter:

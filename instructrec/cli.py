@@ -116,6 +116,8 @@ def build(
 
     manifest = build_set(settings, output, workers, finish, engine)
     _show(manifest, output, time.time() - started)
+    if empty := [split for split, rows in manifest["splits"].items() if not rows]:
+        print(f"warning: no rows in {', '.join(empty)}: the corpus has too few documents to hold that out")
     if failures := sorted(r for r in manifest["corpus"]["skipped"] if r.startswith("family_failed:")):
         print(f"the set is complete but for what these families missed ({', '.join(failures)}); see skipped.jsonl")
         raise typer.Exit(1)
@@ -129,9 +131,10 @@ def _read_build_yaml(path: Path, known: list[str]) -> dict[str, Any]:
     values = read_yaml(path)
     for key in values:
         if key not in known:
-            raise UserError(f"{path}: unknown key {key!r}.{nearest(key, known)}")
+            raise UserError(f"{path}: unknown key {key!r}.{nearest(str(key), known)}")
     check_types(values, BuildConfig, str(path))
-    return values
+    shares = ("held_out_templates", "test_documents", "validation_documents")
+    return values | {key: float(values[key]) for key in shares if key in values}  # YAML reads 2e-1 as text
 
 
 def _show(manifest: Any, output: Path, seconds: float) -> None:
@@ -158,7 +161,7 @@ def chat(
     model_name_or_path: Annotated[
         str | None, typer.Option("--model_name_or_path", help="Default: the adapter's base, else the embedded model.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens in a reply at most.")] = 256,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens in a reply at most.")] = 256,
 ) -> None:
     """Talk to a model in the terminal. Ctrl-C stops a reply, Ctrl-D ends."""
     from instructrec.chat import chat as talk

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-import os
 import sys
 import types
 import typing
@@ -162,25 +161,25 @@ def parse(
             del arguments[place : place + (1 if equals else 2)]
             break
     values = read_yaml(config) if config else {}
-    environment = values.pop("env", {})
+    if "env" in values:
+        raise UserError(f"config {config}: key 'env' is not read; set environment variables in the shell")
     for key in values:
         if key not in actions:
-            raise UserError(f"config {config}: unknown key {key!r}.{nearest(key, actions)}")
+            raise UserError(f"config {config}: unknown key {key!r}.{nearest(str(key), actions)}")
     for record in records:
         check_types(values, record, f"config {config}")
-    flags = {flag for action in actions.values() for flag in action.option_strings}
+    flags = {flag: action.dest for action in actions.values() for flag in action.option_strings}
     given = dict(values)
     for argument in arguments:
         name = argument.partition("=")[0]
         if argument.startswith("--"):
             if name not in flags:
                 raise UserError(f"command line: unknown flag {name!r}.{nearest(name, flags)}")
-            given[name.removeprefix("--")] = "from the command line"
+            given[flags[name]] = "from the command line"
     for key, reason in FORBIDDEN.items():
         if given.get(key) not in (None, False):
             raise UserError(f"{key}: {reason}")
     lists = {f for a in actions.values() if a.nargs in ("+", "*") for f in a.option_strings}
-    os.environ.update({key: str(value) for key, value in environment.items()})
     parser.set_defaults_with_config(**values)
     try:
         parsed = parser.parse_args_into_dataclasses(args=_join_repeats(arguments, lists))

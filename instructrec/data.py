@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from instructrec.core.errors import UserError
 from instructrec.core.files import fingerprint
-from instructrec.core.schema import HELD_OUT, SPLITS, TRAIN, VALIDATION, read_manifest, read_split
+from instructrec.core.schema import HELD_OUT, INSTRUCTION, TRAIN, VALIDATION, read_manifest, read_split, split_files
 
 if TYPE_CHECKING:
-    from datasets import DatasetDict
+    from datasets import Dataset
 
 QUICKSTART_SET = "outputs/quickstart/set"
 """The default set: mined from what every Python carries, built on first use."""
@@ -69,8 +69,8 @@ def check_hold_out(folder: Path) -> None:
             )
 
 
-def load_set(name: str, max_rows: int | None = None) -> DatasetDict:
-    """The five splits of an instruction set as `datasets`, after the hold-out contract was checked.
+def load_set(name: str, max_rows: int | None = None) -> dict[str, Dataset]:
+    """The training and validation rows of an instruction set as `datasets`, after the hold-out contract was checked.
 
     Args:
         name: its folder.
@@ -82,15 +82,20 @@ def load_set(name: str, max_rows: int | None = None) -> DatasetDict:
     import datasets
 
     folder = ensure_set(name)
-    if fingerprint(folder, "*.parquet") != read_manifest(folder)["fingerprint"]:
+    manifest = read_manifest(folder)
+    if fingerprint(folder, "*.parquet") != manifest["fingerprint"]:
         raise UserError(f"{folder}: its Parquet files changed since it was built; build it again")
     check_hold_out(folder)
-    data = datasets.load_dataset(str(folder))
-    missing = [split for split in SPLITS if split not in data]
-    if missing:
-        raise UserError(f"{folder}: split {missing[0]!r} is missing from its card; build the set again")
+    if not manifest["splits"][TRAIN]:
+        raise UserError(f"{folder}: the train split is empty; build from more documents")
+    if max_rows is not None and max_rows < 1:
+        raise UserError(f"--max_train_rows: must be 1 or more, not {max_rows}")
+    data = {}
+    for split in (TRAIN, VALIDATION):
+        if manifest["splits"][split]:
+            data[split] = datasets.Dataset.from_parquet([str(path) for path in split_files(folder, split)])
+        else:  # which `datasets` refuses to read
+            data[split] = datasets.Dataset(INSTRUCTION.empty_table())
     if max_rows is not None:
         data[TRAIN] = data[TRAIN].shuffle(seed=0).select(range(min(max_rows, len(data[TRAIN]))))
-    if not len(data[TRAIN]):
-        raise UserError(f"{folder}: the train split is empty; build from more documents")
     return data

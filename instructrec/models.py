@@ -40,8 +40,12 @@ def resolve_model(name: str, revision: str | None = None) -> Path:
     """
     if name == EMBEDDED:
         return _embedded()
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    try:
+        folder = Path(name).expanduser()
+        there = folder.is_dir()
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"model {name[:80]!r}: not a usable name ({str(error)[:80]})") from None
+    if there:
         if not (folder / "config.json").exists():
             raise UserError(f"model {name!r}: the folder has no config.json, so it is not a transformers model")
         return folder.resolve()

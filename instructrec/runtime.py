@@ -44,4 +44,4 @@ def cpu_flags() -> list[str]:
     arguments = sys.argv[1:]
     if torch.accelerator.is_available() or any(a.partition("=")[0] == "--use_cpu" for a in arguments):
         return arguments
-    return [*arguments, "--use_cpu", "true"]
+    return ["--use_cpu", "true", *arguments]

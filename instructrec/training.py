@@ -37,10 +37,13 @@ def prepare_output(folder: Path, config: dict[str, Any], main_process: bool) -> 
     if record.exists():
         found = json.loads(record.read_text(encoding="utf-8"))
         keys = sorted(k for k in {*wanted, *found} - _HARMLESS if wanted.get(k) != found.get(k))
-        if keys:
+        if keys and not any(folder.glob("checkpoint-*")) and not (folder / "lineage.json").exists():
+            if main_process:  # that run ended before it had trained anything
+                record.unlink(missing_ok=True)
+        elif keys:
             changes = ", ".join(f"{key}: {found.get(key)!r} then, {wanted.get(key)!r} now" for key in keys[:3])
             raise UserError(f"{folder}: holds a run with another config ({changes}); choose another --output_dir")
-        if (folder / "lineage.json").exists():
+        elif (folder / "lineage.json").exists():
             if main_process:
                 print(f"{folder}: already trained with this config; nothing to do")
             raise SystemExit(0)

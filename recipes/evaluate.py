@@ -70,6 +70,11 @@ def main() -> None:
     use_all_cores()
     started = time.time()
     (args,), _ = parse((EvaluateArguments,), None)
+    for key, least in (("max_items", 0), ("max_new_tokens", 1), ("batch_size", 1)):
+        if getattr(args, key) < least:
+            raise UserError(f"--{key}: must be {least} or more, not {getattr(args, key)}")
+    output = Path(args.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
     suites = load_suites(args.suite, args.max_items)
     for adapter in args.adapter:
         if (base := base_of(Path(adapter))) not in (args.model_name_or_path, None):
@@ -82,14 +87,14 @@ def main() -> None:
     answers: dict[str, dict] = {}
     total = sum(map(len, suites.values()))
     with Progress() as progress:
-        for name in (args.model_name_or_path, *args.adapter):
+        for number, name in enumerate((args.model_name_or_path, *args.adapter)):
             task = progress.add_task(name, total=total)
             if name in args.adapter:
                 if isinstance(model, PeftModel):
-                    model.load_adapter(name, adapter_name=name)
-                    model.set_adapter(name)
+                    model.load_adapter(name, adapter_name=f"adapter{number}")
+                    model.set_adapter(f"adapter{number}")
                 else:
-                    model = PeftModel.from_pretrained(model, name, adapter_name=name)
+                    model = PeftModel.from_pretrained(model, name, adapter_name=f"adapter{number}")
             scorer = Scorer(model.eval(), tokenizer, args.max_new_tokens, args.batch_size)
             answers[name] = {
                 suite: scorer.score(items, partial(progress.advance, task)) for suite, items in suites.items()
@@ -113,8 +118,6 @@ def main() -> None:
         for name in answers
         for answer in [answers[name][suite][i]]
     ]
-    output = Path(args.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
     write_json(output / "scores.json", scores)
     write_text(output / "predictions.jsonl", "".join(json.dumps(p, ensure_ascii=False) + "\n" for p in predictions))
     write_report(scores, predictions, asdict(args), output)

@@ -62,6 +62,7 @@ def main() -> None:
         folder = resolve_model(name, model.model_revision)
         dataset = load_set(data.dataset_name, data.max_train_rows)
     output = Path(args.output_dir)
+    given["dataset_fingerprint"] = read_manifest(Path(data.dataset_name))["fingerprint"]
     checkpoint = prepare_output(output, given, state.is_main_process)
     state.wait_for_everyone()
 
@@ -95,7 +96,7 @@ def main() -> None:
                 "model": {"name": name, "revision": model.model_revision, "sha256": weights_sha256(folder)},
                 "dataset": {
                     "name": data.dataset_name,
-                    "fingerprint": read_manifest(Path(data.dataset_name))["fingerprint"],
+                    "fingerprint": given["dataset_fingerprint"],
                     "lineage": read_lineage(Path(data.dataset_name)),
                 },
                 "output": weights_sha256(output),
@@ -112,7 +113,10 @@ def main() -> None:
                 "threads": threads,
             },
         )
-        print(f"saved {output}; score it with: accelerate launch recipes/evaluate.py --adapter {output}")
+        print(
+            f"saved {output}; score it with: accelerate launch recipes/evaluate.py --model_name_or_path {name}"
+            f" --adapter {output} --suite {data.dataset_name} --output_dir {output.parent / 'eval'}"
+        )
     trainer.end()
 
 

@@ -368,6 +368,29 @@ def test_english_wordings_never_meet_chinese_documents(tmp_path):
     assert not (tmp_path / "set").exists() and not (tmp_path / "set.partial").exists()
 
 
+def test_another_corpus_of_the_same_names_sizes_and_old_times_is_not_taken_for_the_first(tmp_path):
+    for name in ("a", "b"):
+        folder = write_corpus(tmp_path / name / "docs")
+        for path in folder.iterdir():
+            if name == "b":
+                path.write_bytes(path.read_bytes().swapcase())
+            os.utime(path, (1_000_000_000, 1_000_000_000))
+    first, second = (str(tmp_path / name / "docs") for name in ("a", "b"))
+    assert cli("build", "--corpus", first, "--output", str(tmp_path / "set")).returncode == 0
+    assert_one_line_error(cli("build", "--corpus", second, "--output", str(tmp_path / "set")), "another corpus")
+
+
+def test_a_corpus_too_small_to_hold_out_still_trains(tmp_path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "tools.py").write_text((write_corpus(tmp_path / "other") / "tools0.py").read_text().replace("\n", "\r\n"))
+    done = cli("build", "--corpus", str(folder), "--output", str(tmp_path / "set"))
+    assert done.returncode == 0 and "no rows in validation" in done.stdout
+    data = load_set(str(tmp_path / "set"))
+    assert len(data["train"]) > 3 and len(data["validation"]) == 0
+    assert not any("\r" in row["prompt"][0]["content"] + row["completion"][0]["content"] for row in data["train"])
+
+
 def test_two_builds_do_not_write_one_set(corpus, tmp_path):
     from instructrec.core.files import locked
 

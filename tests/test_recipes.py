@@ -167,6 +167,9 @@ class TestSft:
             (["--config", "list.yaml"], ["list.yaml", "must be a mapping"]),
             (["--config", "absent.yaml"], ["absent.yaml", "No such file"]),
             (["--trust_remote_code", "true"], ["trust_remote_code", "never"]),
+            (["--trust-remote-code", "true"], ["trust_remote_code", "never"]),
+            (["--config", "env.yaml"], ["env.yaml", "'env' is not read"]),
+            (["--config", "number.yaml"], ["number.yaml", "unknown key 1"]),
             (["--push_to_hub", "true"], ["push_to_hub", "training_args.bin"]),
             (["--model_name_or_path", "./nowhere"], ["model './nowhere'", "no such folder"]),
             (["--model_name_or_path", "nobody/nothing"], ["model 'nobody/nothing'", "smollm2-135m-q4"]),
@@ -179,6 +182,8 @@ class TestSft:
         (tmp_path / "choice.yaml").write_text("dtype: bf16\n")
         (tmp_path / "token.yaml").write_text("hub_token: hf_secret\n")
         (tmp_path / "list.yaml").write_text("- a\n")
+        (tmp_path / "env.yaml").write_text("env: {HF_TOKEN: hf_secret}\n")
+        (tmp_path / "number.yaml").write_text("1: 2\n")
         model = [] if "--model_name_or_path" in flags else ["--model_name_or_path", str(tiny_model)]
         done = recipe("sft.py", *flags, *model, cwd=tmp_path)
         assert_one_line_error(done, *parts)
@@ -229,7 +234,7 @@ class TestEvaluate:
         assert list(scores["suites"]) == ["mine", "test_documents", "test_tasks", "test_templates", "train"]
         for entry in scores["suites"].values():
             for metric in entry["metrics"].values():
-                assert set(metric) == {"majority", "chance", "values", "deltas"}
+                assert set(metric) == {"n", "majority", "chance", "values", "deltas"}
                 for estimate in metric["values"].values():
                     low, high = estimate["ci95"]
                     assert (low is None and high is None) or low <= estimate["value"] <= high

@@ -130,8 +130,9 @@ class Estimate(TypedDict, total=False):
 
 
 class Metric(TypedDict):
-    """One metric on one suite. `majority` and `chance` are null where the metric has no such baseline."""
+    """One metric on one suite: `n` items have it. `majority` and `chance` are null where there is no such baseline."""
 
+    n: int
     majority: float | None
     chance: float | None
     values: dict[str, Estimate]
@@ -316,7 +317,7 @@ def read_suite(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the items of a JSONL suite, validated. Raises `UserError` naming file and line."""
     empty = True
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}; save the suite as UTF-8") from None
     except OSError as error:
@@ -331,6 +332,10 @@ def read_suite(path: Path) -> Iterator[dict[str, Any]]:
         except (json.JSONDecodeError, RecursionError) as error:
             raise UserError(f"{where}: not JSON ({error})") from None
         check_record(item, SUITE_ITEM, where)
+        try:
+            json.dumps(item, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{where}: holds half of a surrogate pair; mend its \\ud… escape") from None
         if not item["targets"] or not all(target.strip() for target in item["targets"]):
             raise UserError(f"{where}: 'targets' needs at least one answer, none of them empty")
         check_choices(item, where)

@@ -41,7 +41,7 @@ def rows(scores: Scores) -> list[dict[str, Any]]:
             found.append(
                 {
                     "suite": suite,
-                    "n": entry["n"],
+                    "n": metric["n"],
                     "metric": LABELS[name],
                     "reference": _interval(metric["values"][first]),
                     "others": [_interval(metric["values"][model]) for model in others],
@@ -76,7 +76,7 @@ def show(scores: Scores) -> None:
         pairs = [text for pair in zip(row["others"], row["deltas"], strict=True) for text in pair]
         table.add_row(
             suite if new else "",
-            str(row["n"]) if new else "",
+            str(row["n"]),
             row["metric"],
             row["reference"],
             *pairs,

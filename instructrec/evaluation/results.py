@@ -81,6 +81,7 @@ def summarise(
                 continue
             asked = choice_items if name in CHOICE_ONLY else list(questions)
             metrics[name] = {
+                "n": len(asked),
                 "majority": _majority(asked) if name in ("accuracy", "exact_match") else None,
                 "chance": _chance(asked) if name == "accuracy" else None,
                 "values": {model: mean_with_interval(values, seed) for model, values in series.items()},
