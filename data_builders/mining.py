@@ -20,6 +20,7 @@ from data_builders.config import BuildConfig
 from data_builders.documents import Document, Skipped, Unreadable, read
 from data_builders.families import Example, Family
 from data_builders.splits import hashed
+from instructrec.core.errors import UserError
 from instructrec.core.files import atomic, write_json
 from instructrec.core.minhash import SLOTS, signature
 from instructrec.core.segmentation import count_words
@@ -182,6 +183,10 @@ def mine_shard(pieces: list[Piece], config: BuildConfig, folder: Path, rank: int
                         examples.add(unit.index, family.name, document.language, pack(example), source)
             except Unreadable as reason:
                 skipped.append({"path": name, "reason": str(reason)})
+            except (OSError, UserError):  # a full disk, a data set that is not there: not this file's fault
+                raise
+            except Exception as error:  # a file that a reader did not foresee must not cost the build
+                skipped.append({"path": name, "reason": "reader_failed", "error": repr(error)[:200]})
             if unit is not None:
                 units.add(*unit.row())
         examples.close()

@@ -337,6 +337,7 @@ def test_unreadable_files_are_counted_listed_and_stop_nothing(tmp_path):
     (folder / "empty.md").write_text(" \n")
     (folder / "broken.py").write_text("def (:\n")
     (folder / "deep.py").write_text("(" * 5000)
+    (folder / "returns.py").write_text((folder / "tools0.py").read_text().replace("\n", "\r"), newline="")
     (folder / "picture.png").write_bytes(b"\x89PNG")
     (folder / "loop.md").symlink_to(folder / "loop.md")
     (folder / "line\nbreak.txt").write_bytes(b"\xff")
@@ -349,10 +350,11 @@ def test_unreadable_files_are_counted_listed_and_stop_nothing(tmp_path):
         "invalid_python": 2,
         "invalid_utf8": 2,
         "not_a_file": 1,
+        "reader_failed": 1,
         "unsupported_type": 1,
     }
     listed = [json.loads(line) for line in (tmp_path / "set" / "skipped.jsonl").read_text().splitlines()]
-    assert {"path": "line\nbreak.txt", "reason": "invalid_utf8"} in listed and len(listed) == 8
+    assert {"path": "line\nbreak.txt", "reason": "invalid_utf8"} in listed and len(listed) == 9
 
 
 def test_english_wordings_never_meet_chinese_documents(tmp_path):
