@@ -146,7 +146,7 @@ CLEAN = [
     "https://mail.python.org/archives/list/python-dev@python.org/thread/XR7IF2OB3S7/",
     "The first @ sign, and @@ in a diff: @@ -87,7 +87,7 @@",
     "Look at setup.py and at main.rs, at README.md, at script.sh or at file.ext.",
-    "Documentation is available at docs.python.org and hosted at pypi.org; file a bug at bugs.python.org.",
+    "Documentation is available at docs.python.org and hosted at docs.rust-lang.org; file a bug at bugs.python.org.",
     "The implementation can be found at https://example.org/page or at example.org/page.",
     "We look at this. At least at runtime, at all costs; meet at 10.30 at home.",
     "values_at_index.mean() and stop_at_end",

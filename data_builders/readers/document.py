@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -194,3 +194,19 @@ def page_content(texts: Sequence[tuple[str, str, int]]) -> tuple[str, tuple[Bloc
         page.append(Block(kind, text, place, place + len(text), level))
         place += len(text) + 2
     return "\n\n".join(text for _, text, _ in texts), tuple(page)
+
+
+def byte_places(raw: str, first: int, page: Sequence[Block], ranges: Iterable[tuple[int, int]]) -> tuple[Place, ...]:
+    """Where each block of `page` stands in the raw file.
+
+    Args:
+        raw: the file's text, whose first character is its byte `first`.
+        ranges: for each block, in order and without overlap, the characters of `raw` that it was read from.
+    """
+    places, character, byte = [], 0, first
+    for block, (start, end) in zip(page, ranges, strict=True):
+        byte += len(raw[character:start].encode())
+        last = byte + len(raw[start:end].encode())
+        places.append(Place(block.start, block.end, byte, last))
+        character, byte = end, last
+    return tuple(places)

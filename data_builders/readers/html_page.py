@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 
-from data_builders.readers.document import Document, Place, Unreadable, page_content
+from data_builders.readers.document import Document, Unreadable, byte_places, page_content
 from data_builders.readers.files import whole_text
 from data_builders.readers.licences import licence_of
 from instructrec.core.segmentation import unwrap
@@ -284,12 +284,6 @@ def read_html(path: Path, name: str, licence: str) -> Iterator[Document]:
     if not found:
         raise Unreadable("no_text")
     content, page = page_content([(kind, text, level) for kind, text, level, _, _ in found])
-    places, character, byte = [], 0, whole.start
-    for block, (*_, start, end) in zip(page, found, strict=True):
-        byte += len(whole.content[character:start].encode())
-        last = byte + len(whole.content[start:end].encode())
-        places.append(Place(block.start, block.end, byte, last))
-        character, byte = end, last
     yield Document(
         content=content,
         layout="html",
@@ -301,5 +295,5 @@ def read_html(path: Path, name: str, licence: str) -> Iterator[Document]:
         extractor=EXTRACTOR,
         licence=licence_of(path, name, whole.content, licence),
         page=page,
-        places=tuple(places),
+        places=byte_places(whole.content, whole.start, page, ((start, end) for *_, start, end in found)),
     )

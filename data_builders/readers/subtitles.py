@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 
-from data_builders.readers.document import Document, Place, Unreadable, page_content
+from data_builders.readers.document import Document, Unreadable, byte_places, page_content
 from data_builders.readers.files import whole_text
 from data_builders.readers.licences import licence_of
 from instructrec.core.segmentation import unwrap
@@ -56,12 +56,6 @@ def read_subtitles(path: Path, name: str, licence: str) -> Iterator[Document]:
     if not paragraphs:
         raise Unreadable("no_text")
     content, page = page_content([("paragraph", unwrap(lines), 0) for lines, _, _ in paragraphs])
-    places, character, byte = [], 0, whole.start
-    for block, (_, start, end) in zip(page, paragraphs, strict=True):
-        byte += len(whole.content[character:start].encode())
-        last = byte + len(whole.content[start:end].encode())
-        places.append(Place(block.start, block.end, byte, last))
-        character, byte = end, last
     yield Document(
         content=content,
         layout="subtitles",
@@ -73,5 +67,5 @@ def read_subtitles(path: Path, name: str, licence: str) -> Iterator[Document]:
         extractor=EXTRACTOR,
         licence=licence_of(path, name, whole.content, licence),
         page=page,
-        places=tuple(places),
+        places=byte_places(whole.content, whole.start, page, ((start, end) for _, start, end in paragraphs)),
     )
