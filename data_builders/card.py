@@ -71,12 +71,21 @@ def card(folder: Path, manifest: Manifest) -> str:
         reasons = ", ".join(f"{reason} {n}" for reason, n in corpus["skipped"].items())
         lines += ["", f"Files that yielded no document ({reasons}) are listed in `skipped.jsonl`."]
     lines += ["", "## Samples", ""]
-    samples: dict[str, dict] = {}
-    for split in SPLITS:
-        for row in read_split(folder, split):
-            samples.setdefault(row["family"], row)
-    for name, row in sorted(samples.items()):
+    for name, row in sorted(_samples(folder, manifest).items()):
         prompt = row["prompt"][-1]["content"].replace("````", "'''")
         lines += [f"### {name}", "", "````text", prompt, "````", "", "````text"]
         lines += [row["completion"][0]["content"].replace("````", "'''"), "````", ""]
     return "\n".join(lines)
+
+
+def _samples(folder: Path, manifest: Manifest) -> dict[str, dict]:
+    """The first row of every family, reading no further than the last of them."""
+    missing = {name for name, family in manifest["families"].items() if family["rows"]}
+    samples: dict[str, dict] = {}
+    for row in (row for split in SPLITS for row in read_split(folder, split)):
+        if not missing:
+            break
+        if row["family"] in missing:
+            samples[row["family"]] = row
+            missing.remove(row["family"])
+    return samples

@@ -18,7 +18,6 @@ from data_builders.layout import Block, blocks
 from data_builders.readers.document import Document, Skipped, Unreadable, shifted
 from instructrec.core.errors import UserError
 
-SCHEME = "git:"
 EXTRACTOR = "git-commit/1"
 MOST_FILES = 20
 """Files that a commit may change."""

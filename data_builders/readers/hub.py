@@ -15,7 +15,7 @@ from data_builders.readers.document import Document, Skipped
 from data_builders.readers.records import Fields, Origin, record_document
 from instructrec.core.errors import UserError
 
-HUB, LOCAL = "hf://", "dataset:"
+HUB = "hf://"
 EXTRACTOR = "datasets-row/1"
 
 

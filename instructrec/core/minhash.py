@@ -74,7 +74,7 @@ def clusters(signatures: Signatures, threshold: float = 0.7) -> npt.NDArray[np.i
         for position, i in enumerate(group[1:], start=1):
             for j in group[: min(position, 4)]:
                 a, b = root(int(i)), root(int(j))
-                if a != b and np.mean(signatures[i] == signatures[j]) >= threshold:
+                if a != b and similarity(signatures[i], signatures[j]) >= threshold:
                     parent[max(a, b)] = min(a, b)
     return np.array([root(i) for i in range(len(parent))], np.int64)
 
