@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import random
 import re
 import subprocess
 import sys
@@ -23,35 +22,52 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 RESULTS = Path(__file__).parent / "results"
-_WORD = re.compile(r"[A-Za-z]{3,}")
+_WORD = re.compile(r"([A-Za-z]{3,})")
 
 
-def paragraphs(source: Path) -> list[str]:
-    """Every paragraph of 20 words or more of the text files below `source`."""
+def paragraphs(sources: list[Path]) -> list[list[str]]:
+    """For every text file below `sources` that has any, its paragraphs of 20 words or more."""
     found = []
-    for path in sorted(source.rglob("*")):
+    for path in sorted(path for source in sources for path in source.rglob("*")):
         if path.suffix in {".md", ".rst", ".txt"} and path.is_file():
             text = path.read_text(encoding="utf-8", errors="ignore")
-            found += [p for p in re.split(r"\n\s*\n", text) if len(p.split()) >= 20 and not p.startswith((" ", ".."))]
+            page = [p for p in re.split(r"\n\s*\n", text) if len(p.split()) >= 20 and not p.startswith((" ", ".."))]
+            found += [page] if page else []
     return found
 
 
-def make_corpus(source: Path, folder: Path, megabytes: float, seed: int = 0) -> int:
-    """Write about `megabytes` of recombined pages into `folder` and return their bytes."""
-    rng = random.Random(seed)
-    pool = paragraphs(source)
-    if not pool:
-        raise SystemExit(f"error: {source}: no paragraphs of 20 words in .md, .rst or .txt files")
-    vocabulary = sorted({word for paragraph in pool for word in _WORD.findall(paragraph)})
+def make_corpus(sources: list[Path], folder: Path, megabytes: float, seed: int = 0) -> int:
+    """Write about `megabytes` of recombined pages into `folder` and return their bytes.
+
+    A page has as many paragraphs as a page of the source, three at least, and a heading above every fourth.
+    """
+    rng = np.random.default_rng(seed)
+    pages = paragraphs(sources)
+    if not pages:
+        raise SystemExit(f"error: {sources}: no paragraphs of 20 words in .md, .rst or .txt files")
+    # A paragraph as its words, at the odd places, and what stands between them.
+    pool = [np.array(_WORD.split(paragraph), object) for page in pages for paragraph in page]
+    vocabulary = np.array(sorted({word for parts in pool for word in parts[1::2]}), object)
+
+    def words(n: int) -> list[str]:
+        return vocabulary[rng.integers(len(vocabulary), size=n)].tolist()
+
+    def replaced(parts: np.ndarray) -> str:
+        drawn = 1 + 2 * np.flatnonzero(rng.random(len(parts) // 2) < 0.4)
+        parts = parts.copy()
+        parts[drawn] = words(len(drawn))
+        return "".join(parts.tolist())
+
     written = number = 0
     while written < megabytes * 1e6:
-        parts = [f"# {' '.join(rng.choices(vocabulary, k=3)).title()}"]
-        for _ in range(rng.randrange(3, 30)):
+        parts = [f"# {' '.join(words(3)).title()}"]
+        for _ in range(max(len(pages[rng.integers(len(pages))]), 3)):
             if rng.random() < 0.25:
-                parts.append(f"## {' '.join(rng.choices(vocabulary, k=2)).title()}")
-            text = _WORD.sub(lambda m: rng.choice(vocabulary) if rng.random() < 0.4 else m[0], rng.choice(pool))
-            parts.append(text)
+                parts.append(f"## {' '.join(words(2)).title()}")
+            parts.append(replaced(pool[rng.integers(len(pool))]))
         page = ("\n\n".join(parts) + "\n").encode()
         place = folder / f"{number // 1000:04d}"
         place.mkdir(parents=True, exist_ok=True)
@@ -112,16 +128,16 @@ def draw(results: list[dict], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", type=Path, help="folder of text; default: Python's own documentation topics")
+    parser.add_argument("--source", type=Path, nargs="+", help="folders of text; default: Python's help topics")
     parser.add_argument("--sizes", type=float, nargs="+", default=[10.0], help="MB")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     arguments = parser.parse_args()
     results = []
     with tempfile.TemporaryDirectory() as scratch:
-        source = arguments.source or _topics(Path(scratch, "topics"))
+        sources = arguments.source or [_topics(Path(scratch, "topics"))]
         for size in arguments.sizes:
             corpus = Path(scratch, f"corpus-{size:g}")
-            written = make_corpus(source, corpus, size)
+            written = make_corpus(sources, corpus, size)
             for workers in arguments.workers:
                 for gates in ("off", "on"):
                     figures = measure(corpus, gates, workers)

@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -150,13 +151,23 @@ def families() -> dict[str, Family]:
     return found
 
 
+def drawn(items: Sequence[T], rng: random.Random) -> Iterator[T]:
+    """The items in a random order, each drawn when it is asked for."""
+    pool, size = list(items), len(items)
+    for i in range(size):  # Fisher and Yates
+        j = i + int(rng.random() * (size - i))
+        pool[i], pool[j] = pool[j], pool[i]
+        yield pool[i]
+
+
 def shuffled(items: Sequence[T], rng: random.Random) -> list[T]:
     """A shuffled copy."""
-    return rng.sample(items, len(items))
+    return list(drawn(items, rng))
 
 
 def with_options(answer: str, distractors: Sequence[str], rng: random.Random, size: int = 4) -> list[str] | None:
     """The answer among up to `size - 1` distinct distractors, shuffled; null if there are fewer than two options."""
-    pool = [d for d in dict.fromkeys(distractors) if d.casefold() != answer.casefold()]
-    options = [answer, *rng.sample(pool, min(size - 1, len(pool)))]
+    folded = answer.casefold()
+    pool = [d for d in dict.fromkeys(distractors) if d.casefold() != folded]
+    options = [answer, *islice(drawn(pool, rng), size - 1)]
     return shuffled(options, rng) if len(options) > 1 else None

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-import py3langid
-
 from data_builders.families import Example, Family
+from instructrec.core.language import identify
 from instructrec.core.overlap import normalise
 from instructrec.core.segmentation import count_words, words
 
@@ -67,7 +66,7 @@ def foreign(family: Family, example: Example, prompt: str, language: str = "en")
     """An answer in prose, long enough to tell, in another language than the document's."""
     if family.kind != "text" or len(example.answer) < LEAST_PROSE:
         return False
-    return py3langid.classify(example.answer)[0] != language
+    return identify(example.answer) not in (language, None)
 
 
 ROW_GATES: dict[str, Callable[[Family, Example, str], bool]] = {

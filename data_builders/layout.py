@@ -12,6 +12,7 @@ import re
 import textwrap
 import warnings
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from instructrec.core.segmentation import unwrap, words
 
@@ -20,6 +21,8 @@ _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[^\n]*\n.*?(?:^ {0,3}\1[`~]*[ \t]*(?:\
 _COMMENT = re.compile(r"<!--.*?-->", re.S)
 _ATX = re.compile(r"^(#{1,6})[ \t]+(.+?)[ \t]*#*[ \t]*$")
 _ADORNMENT = re.compile(r"^([=\-~^\"'*+#`:.<>_])\1{2,}[ \t]*$")
+_RULES = frozenset("=-~^\"'*+#`:.<>_")
+_AFTER_LETTER = frozenset(".)")
 _LIST = re.compile(r"^\s*(?:[-*+•]|\(?\d{1,3}[.)]|[a-zA-Z][.)])\s+\S")
 _TABLE = re.compile(r"^\s*(?:\||\+[-=]+\+|={2,}\s+={2,})")
 _MARKUP_LINE = re.compile(r"^\s*(?:\.\. |:[\w ]+:|<[/!a-zA-Z]|\{\{|\$ |>>> )")
@@ -27,8 +30,7 @@ _PROSE_END = re.compile(r"[.!?:。！？：…][\"'”’)\]]*$")
 _CODE_CHARACTERS = re.compile(r"[={}<>\\|;$]|\w\(\)|::")
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """A block of a page; `start`/`end` are character offsets in the content, `text` is unwrapped and single-line."""
 
     kind: str
@@ -71,7 +73,7 @@ class Function:
     @property
     def summary(self) -> str:
         """The docstring's first paragraph, unwrapped."""
-        return unwrap(self.docstring.strip().split("\n\n")[0].split("\n"))
+        return unwrap(self.docstring.strip().split("\n\n")[0])
 
 
 def _is_prose(text: str) -> bool:
@@ -104,47 +106,50 @@ class _Reader:
         return self.adornments.index(adornment) + 1
 
     def chunk(self, text: str, start: int) -> None:
-        """One run of lines without a blank line among them."""
-        lines = text.split("\n")
-        offset = start
-        while lines and lines[0].strip():
-            heading = self.heading(lines)
-            if heading is None:
-                break
-            title, level, used = heading
-            end = offset + sum(len(line) + 1 for line in lines[:used])
-            self.add("heading", title, offset, min(end, start + len(text)), level)
-            offset, lines = end, lines[used:]
-        end = start + len(text.rstrip())
-        if offset < end:
-            self.body([line for line in lines if line.strip()], offset, end)
+        """One run of lines without a blank line among them: headings, then at most one block of another kind."""
+        while text and (heading := self.heading(text)):
+            title, level, length = heading
+            self.add("heading", title, start, start + length, level)
+            text, start = text[length:], start + length
+        if text := text.rstrip():
+            self.body(text, start, start + len(text))
 
-    def heading(self, lines: list[str]) -> tuple[str, int, int] | None:
-        """(title, level, lines used) if the lines open with a heading."""
+    def heading(self, text: str) -> tuple[str, int, int] | None:
+        """(title, level, characters with the line's end) if the text opens with a heading."""
+        second = text.find("\n") + 1
+        if text[0] not in _RULES and text[second : second + 1] not in _RULES:
+            return None
+        lines = text.split("\n", 3)
         first = lines[0].strip()
         if self.layout == "markdown" and (match := _ATX.match(lines[0].rstrip())):
-            return match[2], len(match[1]), 1
-        if len(lines) > 1 and not _ADORNMENT.match(first) and _is_adornment(lines[1], first):
-            return first, self.level(lines[1].strip()[0]), 2
-        if (
+            title, level, used = match[2], len(match[1]), 1
+        elif len(lines) > 1 and not _ADORNMENT.match(first) and _is_adornment(lines[1], first):
+            title, level, used = first, self.level(lines[1].strip()[0]), 2
+        elif (
             len(lines) > 2
             and self.layout != "markdown"
             and _is_adornment(first, lines[1].strip())
             and lines[2].strip() == first
         ):
-            return lines[1].strip(), self.level(first[0] * 2), 3
-        return None
+            title, level, used = lines[1].strip(), self.level(first[0] * 2), 3
+        else:
+            return None
+        return title, level, min(sum(len(line) + 1 for line in lines[:used]), len(text))
 
-    def body(self, lines: list[str], start: int, end: int) -> None:
-        first = lines[0]
-        if _TABLE.match(first):
-            return self.add("table", "\n".join(lines), start, end)
-        if _LIST.match(first):
-            return self.add("list", "\n".join(lines), start, end)
-        joined = unwrap(lines)
-        indented = first.startswith(("    ", "\t", "   "))
-        if _MARKUP_LINE.match(first) or (indented and not (self.layout != "markdown" and _is_prose(joined))):
-            return self.add("code", "\n".join(lines), start, end)
+    def body(self, text: str, start: int, end: int) -> None:
+        # Most blocks: nothing but a paragraph opens with two letters.
+        if text[0].isalpha() and text[1:2] not in _AFTER_LETTER:
+            return self.add("paragraph", unwrap(text), start, end)
+        if _TABLE.match(text):
+            return self.add("table", text, start, end)
+        if _LIST.match(text):
+            return self.add("list", text, start, end)
+        indented = text.startswith(("   ", "\t"))
+        if _MARKUP_LINE.match(text):
+            return self.add("code", text, start, end)
+        joined = unwrap(text)
+        if indented and not (self.layout != "markdown" and _is_prose(joined)):
+            return self.add("code", text, start, end)
         self.add("paragraph", joined, start, end)
 
 
@@ -158,8 +163,11 @@ def blocks(content: str, layout: str) -> list[Block]:
     """The blocks of a page in order. `layout` is `plain`, `markdown` or `rst`."""
     reader = _Reader(layout)
     place = 0
-    raw = [(m.start(), m.end()) for m in _FENCE.finditer(content)] if layout == "markdown" else []
-    raw += [(m.start(), m.end()) for m in _COMMENT.finditer(content)] if layout == "markdown" else []
+    raw: list[tuple[int, int]] = []
+    if layout == "markdown" and ("```" in content or "~~~" in content):
+        raw += [match.span() for match in _FENCE.finditer(content)]
+    if layout == "markdown" and "<!--" in content:
+        raw += [match.span() for match in _COMMENT.finditer(content)]
     for start, end in [*sorted(raw), (len(content), len(content))]:
         if start < place:
             continue

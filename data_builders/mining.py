@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -32,9 +33,10 @@ EXAMPLES = pa.schema(
         pa.field("language", pa.string()),
         pa.field("example", pa.string()),
         pa.field("source", pa.string()),
+        pa.field("key", pa.uint64()),
     ]
 )
-"""A mined example: index of its unit in the shard; `example` and `source` are JSON."""
+"""A mined example: index of its unit in the shard; `example` and `source` are JSON; `key` is `key_of` it."""
 
 UNITS = pa.schema(
     [
@@ -57,36 +59,39 @@ class _Writer:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.file = pq.ParquetWriter(path, schema, compression="zstd", compression_level=1)
         self.schema = schema
-        self.columns: list[list[Any]] = [[] for _ in schema]
+        self.rows: list[tuple[Any, ...]] = []
 
     def add(self, *values: Any) -> None:
-        for column, value in zip(self.columns, values, strict=True):
-            column.append(value)
-        if len(self.columns[0]) >= BATCH:
+        self.rows.append(values)
+        if len(self.rows) >= BATCH:
             self.flush()
 
     def flush(self) -> None:
-        arrays = [pa.array(column, field.type) for column, field in zip(self.columns, self.schema, strict=True)]
+        columns = zip(*self.rows, strict=True)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, self.schema, strict=True)]
         self.file.write_batch(pa.record_batch(arrays, schema=self.schema))
-        self.columns = [[] for _ in self.schema]
+        self.rows.clear()
 
     def close(self) -> None:
-        if self.columns[0]:
+        if self.rows:
             self.flush()
         self.file.close()
 
 
 def pack(example: Example) -> str:
     """An example as JSON."""
-    return json.dumps(
-        [example.fields, example.answer, example.start, example.end, example.options, example.checks],
-        ensure_ascii=False,
-    )
+    fields = (example.fields, example.answer, example.start, example.end, example.options, example.checks)
+    return orjson.dumps(fields).decode()
 
 
 def unpack(text: str) -> Example:
     """The example that `pack` wrote."""
-    return Example(*json.loads(text))
+    return Example(*orjson.loads(text))
+
+
+def key_of(seed: int, family: str, source: str, packed: str) -> int:
+    """A hash of a packed example by which it is chosen, worded and ordered: 64 bits, uniform."""
+    return hashed(seed, family, source, packed)
 
 
 def mine(document: Document, config: BuildConfig) -> Iterator[tuple[Family, Example | Exception]]:
@@ -115,6 +120,11 @@ def source_of(document: Document, example: Example) -> dict[str, Any]:
         "extractor": document.extractor,
         "licence": document.licence,
     }
+
+
+def pack_source(document: Document, example: Example) -> str:
+    """The row's `source` as JSON."""
+    return orjson.dumps([source_of(document, example)]).decode()
 
 
 class _Unit:
@@ -179,8 +189,10 @@ def mine_shard(pieces: list[Piece], config: BuildConfig, folder: Path, rank: int
                             continue
                         unit.examples[family.name] += 1
                         unit.words[family.name] += count_words(example.answer)
-                        source = json.dumps([source_of(document, example)], ensure_ascii=False)
-                        examples.add(unit.index, family.name, document.language, pack(example), source)
+                        source = pack_source(document, example)
+                        packed = pack(example)
+                        key = key_of(config.seed, family.name, source, packed)
+                        examples.add(unit.index, family.name, document.language, packed, source, key)
             except Unreadable as reason:
                 skipped.append({"path": name, "reason": str(reason)})
             except (OSError, UserError):  # a full disk, a data set that is not there: not this file's fault

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import islice
 
 from data_builders.documents import Document
+from data_builders.families import drawn
 from data_builders.layout import Section
 from instructrec.core.segmentation import count_words, sentences, words
 
@@ -17,6 +20,8 @@ LEAST_WORDS, MOST_WORDS = 30, 110
 TRIES = 24
 """Passages of a document that a family looks at before it gives up on finding what it needs."""
 
+_PAIRS = (("(", ")"), ("[", "]"), ("{", "}"))
+_BRACKET = re.compile(r"[][(){}]")
 _ENDS = re.compile(r"[.!?。！？…][\"'”’)\]]*$")
 
 
@@ -32,9 +37,14 @@ class Passage:
     language: str
 
     @cached_property
+    def paragraphs(self) -> list[list[str]]:
+        """The sentences of each paragraph in order."""
+        return [sentences(paragraph, self.language) for paragraph in self.text.split("\n\n")]
+
+    @cached_property
     def sentences(self) -> list[str]:
         """The sentences in order, not across paragraphs."""
-        return [s for paragraph in self.text.split("\n\n") for s in sentences(paragraph, self.language)]
+        return [sentence for paragraph in self.paragraphs for sentence in paragraph]
 
 
 @lru_cache(maxsize=1)
@@ -45,7 +55,13 @@ def _passages(document: Document) -> list[Passage]:
 
 def passages(document: Document, least: int = LEAST_WORDS) -> list[Passage]:
     """Every section's paragraphs as passages of `least`..`MOST_WORDS` words; longer paragraphs are left out."""
-    return [passage for passage in _passages(document) if passage.size >= least]
+    found = _passages(document)
+    return found if least <= LEAST_WORDS else [passage for passage in found if passage.size >= least]
+
+
+def tries(document: Document, rng: random.Random, least: int = LEAST_WORDS) -> Iterator[Passage]:
+    """`TRIES` passages of a document at most, in a random order."""
+    return islice(drawn(passages(document, least), rng), TRIES)
 
 
 def _cut(document: Document) -> Iterator[Passage]:
@@ -76,9 +92,7 @@ def is_clean(sentence: str) -> bool:
         not sentence[0].islower()
         and sentence[0] not in ")]},;:—–"
         and bool(_ENDS.search(sentence, max(0, len(sentence) - 4)))
-        and sentence.count("(") == sentence.count(")")
-        and sentence.count("[") == sentence.count("]")
-        and sentence.count("{") == sentence.count("}")
+        and (not _BRACKET.search(sentence) or all(sentence.count(a) == sentence.count(b) for a, b in _PAIRS))
     )
 
 

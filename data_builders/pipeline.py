@@ -34,7 +34,10 @@ from instructrec.core.files import atomic, fingerprint, locked, write_json, writ
 from instructrec.core.minhash import SLOTS
 from instructrec.core.schema import INSTRUCTION, SPLITS, TRAIN, VALIDATION, Manifest, read_manifest
 
-PACKAGES = ("instructrec", "datatrove", "jinja2", "numpy", "phonenumbers", "polib", "py3langid", "pyarrow", "sentencex")
+PACKAGES = (
+    *("instructrec", "datatrove", "jinja2", "numpy", "orjson"),
+    *("phonenumbers", "polib", "pyarrow", "pycld2", "sentencex"),
+)
 SHARD_BYTES, MOST_SHARD_BYTES, SHARDS = 4 << 20, 64 << 20, 64
 """A shard has 4 MiB at least and 64 MiB at most; between them a corpus is cut into about 64."""
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_builders.config import BuildConfig
 from data_builders.families import Example, Family, Template
 from data_builders.gates import rejected_by
-from data_builders.mining import BATCH, unpack
+from data_builders.mining import BATCH, key_of, unpack
 from data_builders.splits import TEST, hashed, held_out_templates, pick
 from instructrec.core.files import atomic, write_json
 from instructrec.core.schema import (
@@ -91,17 +92,18 @@ class Renderer:
         elif item > kept[0]:
             heapq.heapreplace(kept, item)
 
+    def keeps(self, family_name: str, side: str | None, key: int) -> bool:
+        """Whether the balance keeps an example; near duplicates are kept to be counted."""
+        return side is None or key < self.rates.get((family_name, side), 1.0) * 2**64
+
     def rows(
         self, family_name: str, language: str, packed: str, source: str, side: str | None
     ) -> Iterator[tuple[str, tuple[Any, ...]]]:
         """(split, values in the order of `INSTRUCTION`) for every row that one mined example becomes."""
         family = self.families[family_name]
-        key = hashed(self.config.seed, family_name, source, packed)
+        key = key_of(self.config.seed, family_name, source, packed)
         if side is None:
             self.reject(family_name, "near_duplicate", key, "", unpack(packed), source)
-            return
-        rate = self.rates.get((family_name, side), 1.0)
-        if rate < 1.0 and key >= rate * 2**64:
             return
         example = unpack(packed)
         if "privacy" in self.enabled:
@@ -123,7 +125,7 @@ class Renderer:
                 self.reject(family_name, gate, key, prompt, example, source)
                 continue
             messages = [{"role": "user", "content": prompt}]
-            spans = json.loads(source)
+            spans = orjson.loads(source)
             yield (
                 split,
                 (
@@ -214,7 +216,11 @@ def render_shard(mined: Path, plan: Path, folder: Path, rank: int, config: Build
                     buffer.clear()
 
             for batch in pq.ParquetFile(mined / f"{rank:05d}.examples.parquet").iter_batches(BATCH):
-                for unit, family, language, packed, source in zip(*(c.to_pylist() for c in batch.columns), strict=True):
+                entries = zip(*(batch[name].to_pylist() for name in ("family", "unit", "key")), strict=True)
+                kept = [i for i, (name, unit, key) in enumerate(entries) if renderer.keeps(name, sides[unit], key)]
+                chosen = batch.take(pa.array(kept, pa.int64())).drop_columns(["key"])
+                for unit, *example in zip(*(c.to_pylist() for c in chosen.columns), strict=True):
+                    family, language, packed, source = example
                     for split, values in renderer.rows(family, language, packed, source, sides[unit]):
                         prompts.append(hashed(values[1][0]["content"]))
                         buffer.append((*values, split))

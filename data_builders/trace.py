@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from data_builders.config import BuildConfig
 from data_builders.documents import PYTHON, Document, Skipped, Unreadable, corpus_files, read
 from data_builders.families import Example
-from data_builders.mining import mine, pack, source_of
+from data_builders.mining import mine, pack, pack_source, source_of
 from data_builders.readers.files import COMPRESSIONS, file_sha256, stream
 from data_builders.rendering import Renderer, mask_example
 from data_builders.splits import TEST
@@ -277,7 +277,7 @@ def rederive(row: dict[str, Any], documents: Iterable[Document | Skipped], confi
                 source = [source_of(document, example)]
                 if _places(source) != _places(row["source"]):
                     continue
-                for differences in _compared(row, document, example, source, config, notes):
+                for differences in _compared(row, document, example, config, notes):
                     if not differences:
                         return Rederived((), _masked(example, config))
                     if nearest is None or len(differences) < len(nearest):
@@ -317,15 +317,14 @@ def _compared(
     row: dict[str, Any],
     document: Document,
     example: Example,
-    source: list[dict[str, Any]],
     config: BuildConfig,
     notes: Counter[str],
 ) -> Iterator[list[str]]:
     """For each row that the example becomes, on any side, how it differs from `row`; `notes` gets what rejects it."""
     renderer = Renderer(config, {}, None)
-    text = json.dumps(source, ensure_ascii=False)
+    source = pack_source(document, example)
     for side in (TRAIN, VALIDATION, TEST):
-        for _, values in renderer.rows(row["family"], document.language or "", pack(example), text, side):
+        for _, values in renderer.rows(row["family"], document.language or "", pack(example), source, side):
             yield _differences(row, dict(zip(INSTRUCTION.names, values, strict=True)))
     for (_, gate), _n in renderer.rejected.items():
         notes[f"gate: {gate} rejects it"] += 1

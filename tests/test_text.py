@@ -27,14 +27,14 @@ def test_sentences_of_two_languages():
 
 
 def test_unwrapping():
-    assert unwrap(["a  hard", "wrapped line"]) == "a hard wrapped line"
-    assert unwrap(["a non-", "local name"]) == "a non-local name"
-    assert unwrap(["今天", "下雨"]) == "今天下雨"
+    assert unwrap("a  hard\nwrapped line") == "a hard wrapped line"
+    assert unwrap("a non-\nlocal name") == "a non-local name"
+    assert unwrap("今天\n下雨") == "今天下雨"
 
 
 @given(st.lists(st.text(alphabet="ab中 。.-", max_size=8), max_size=5))
 def test_unwrapping_keeps_every_character_but_white_space(lines):
-    assert "".join(unwrap(lines).split()) == "".join("".join(lines).split())
+    assert "".join(unwrap("\n".join(lines)).split()) == "".join("".join(lines).split())
 
 
 def test_near_duplicates_share_a_cluster_and_others_do_not():

@@ -12,7 +12,7 @@ from conftest import assert_one_line_error, cli
 
 from data_builders.config import BuildConfig
 from data_builders.documents import Document, read
-from data_builders.mining import mine, pack, source_of
+from data_builders.mining import mine, pack, pack_source
 from data_builders.rendering import Renderer
 from data_builders.trace import RawFiles, config_of, find_row, rederive, trace
 from instructrec.core.errors import UserError
@@ -36,7 +36,7 @@ def derived(place: Path, name: str, config: BuildConfig) -> list[dict]:
         if isinstance(document, Document):
             for family, example in mine(document, config):
                 assert not isinstance(example, Exception)
-                text = json.dumps([source_of(document, example)], ensure_ascii=False)
+                text = pack_source(document, example)
                 renderer = Renderer(config, {}, None)
                 for _, values in renderer.rows(family.name, document.language, pack(example), text, "train"):
                     found.append(dict(zip(INSTRUCTION.names, values, strict=True)))

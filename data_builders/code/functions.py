@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from data_builders.documents import Document
-from data_builders.families import shuffled
+from data_builders.families import drawn
 from data_builders.layout import Function
 from instructrec.core.segmentation import words
 
@@ -17,7 +17,7 @@ _EMPTY_SUMMARY = re.compile(r"deprecated|internal|todo|fixme|xxx|see |same as |l
 
 def documented(document: Document, rng: random.Random, most_lines: int = 18) -> Iterator[Function]:
     """The functions of a document whose docstring's first paragraph is one sentence about code of a few lines."""
-    for function in shuffled(document.functions, rng):
+    for function in drawn(document.functions, rng):
         lines = function.source.split("\n")
         if (
             len(lines) <= most_lines

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
-import py3langid
+import numpy as np
+import numpy.typing as npt
 
 from data_builders.layout import Block, Function, Section, blocks, functions, parse_python, sections
 from data_builders.readers.formats import TEXT_LAYOUTS
+from instructrec.core.language import identify
 
 MAX_DOCUMENT_BYTES = 32 << 20
 """Bytes of one document at most: of a file that is one document, or of one record of a file of records."""
@@ -98,6 +100,9 @@ class Document:
     places: tuple[Place, ...] = field(default=(), repr=False)
     pairs: tuple[Pair, ...] = field(default=(), repr=False)
 
+    def __hash__(self) -> int:
+        return hash((self.path, self.start))  # the generated one would hash every block
+
     @property
     def kind(self) -> str:
         """`text`, `code` or `commit`."""
@@ -148,7 +153,22 @@ class Document:
             prose = " ".join(function.docstring for function in self.functions[:20])
         else:
             prose = " ".join(block.text for block in self.blocks[:50] if block.kind == "paragraph")
-        return py3langid.classify(prose[:1000])[0] if len(prose) >= 40 else None
+        return identify(prose[:1000]) if len(prose) >= 40 else None
+
+    @cached_property
+    def _wide(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Where the characters beyond ASCII stand, and how many bytes beyond one they take up to each."""
+        codes = np.frombuffer(self.content.encode("utf-32-le"), np.uint32)
+        places = np.flatnonzero(codes > 0x7F)
+        return places, np.cumsum(1 + (codes[places] > 0x7FF) + (codes[places] > 0xFFFF))
+
+    def _byte(self, character: int) -> int:
+        """The byte of the content's UTF-8 at which a character begins."""
+        if self.content.isascii():
+            return character
+        places, extra = self._wide
+        before = int(places.searchsorted(character))
+        return character + (int(extra[before - 1]) if before else 0)
 
     def span(self, start: int, end: int) -> tuple[int, int]:
         """The byte range in the raw file of characters `start..end` of `content`.
@@ -157,8 +177,7 @@ class Document:
         document's whole range.
         """
         if self.extractor == UTF8:
-            first = self.start + len(self.content[:start].encode())
-            return first, first + len(self.content[start:end].encode())
+            return self.start + self._byte(start), self.start + self._byte(end)
         touched = self.places[
             bisect_right(self.places, start, key=lambda place: place.end) : bisect_left(
                 self.places, max(end, start + 1), key=lambda place: place.start
@@ -170,7 +189,7 @@ class Document:
 def shifted(block: Block, by: int, deeper: int = 0) -> Block:
     """`block` of a part of a content, placed in the whole; headings go `deeper` levels down."""
     level = block.level + deeper if block.level else 0
-    return replace(block, start=block.start + by, end=block.end + by, level=level)
+    return block._replace(start=block.start + by, end=block.end + by, level=level)
 
 
 def with_title(title: str, text: str) -> tuple[str, str]:

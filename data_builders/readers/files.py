@@ -60,14 +60,17 @@ def whole_bytes(path: Path) -> bytes:
     Raises:
         Unreadable: `not_a_file`, `unreadable`, `too_large` or `empty`.
     """
-    if file_size(path) > limits.MAX_DOCUMENT_BYTES:
+    size = file_size(path)
+    if size > limits.MAX_DOCUMENT_BYTES:
         raise Unreadable("too_large")
     try:
         with path.open("rb", buffering=0) as file:
-            raw = file.read(limits.MAX_DOCUMENT_BYTES + 1)
+            raw = file.read(size + 1)
+            if len(raw) != size:  # it changed since, or its size is not what it says
+                raw += file.read(limits.MAX_DOCUMENT_BYTES + 1 - len(raw))
     except OSError:
         raise Unreadable("unreadable") from None
-    if len(raw) > limits.MAX_DOCUMENT_BYTES:  # it grew since, or its size is not what it says
+    if len(raw) > limits.MAX_DOCUMENT_BYTES:
         raise Unreadable("too_large")
     if not raw or raw.isspace():
         raise Unreadable("empty")

@@ -247,7 +247,8 @@ class _Page:
 
 def _one_line(text: str) -> str:
     if "\n" in text and not text.isascii():
-        return unwrap([line for line in text.split("\n") if not line.isspace()])  # no space between Han characters
+        # No space comes between Han characters.
+        return unwrap("\n".join(line for line in text.split("\n") if not line.isspace()))
     return " ".join(text.split())
 
 

@@ -73,5 +73,5 @@ def _paragraphs(text: str) -> Iterator[str]:
         if line:
             open_lines.append(line)
         if open_lines and (not line or (len(line) < _SHORT_LINE * usual and _STOP.search(line))):
-            yield unwrap(open_lines)
+            yield unwrap("\n".join(open_lines))
             open_lines = []

@@ -55,7 +55,7 @@ def read_subtitles(path: Path, name: str, licence: str) -> Iterator[Document]:
         shown_until = _milliseconds(*times[4:])
     if not paragraphs:
         raise Unreadable("no_text")
-    content, page = page_content([("paragraph", unwrap(lines), 0) for lines, _, _ in paragraphs])
+    content, page = page_content([("paragraph", unwrap("\n".join(lines)), 0) for lines, _, _ in paragraphs])
     yield Document(
         content=content,
         layout="subtitles",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import islice
 
 from data_builders.documents import Document
-from data_builders.families import Example, Family, shuffled, with_options
-from data_builders.passages import TRIES, is_clean, passages
+from data_builders.families import Example, Family, drawn, with_options
+from data_builders.passages import is_clean, passages, tries
 from instructrec.core.segmentation import count_words
 
 
@@ -16,15 +17,14 @@ def _candidate(sentence: str) -> bool:
 
 
 def mine(document: Document, rng: random.Random) -> Iterator[Example]:
-    found = shuffled(passages(document), rng)
-    for passage in found[:TRIES]:
+    for passage in tries(document, rng):
         sentences = passage.sentences
         if len(sentences) < 3 or not _candidate(sentences[-1]):
             continue
         # Distractors follow the first sentence of another passage, so that none opens a paragraph.
-        others = [p.sentences for p in rng.sample(found, min(8, len(found))) if p is not passage]
-        drawn = [rng.choice(theirs[1:]) for theirs in others if len(theirs) > 1]
-        distractors = [sentence for sentence in drawn if _candidate(sentence)]
+        others = (p.sentences for p in islice(drawn(passages(document), rng), 8) if p is not passage)
+        later = (rng.choice(theirs[1:]) for theirs in others if len(theirs) > 1)
+        distractors = list(islice(filter(_candidate, later), 3))
         options = with_options(sentences[-1], distractors, rng)
         if options is not None and len(options) >= 3:
             fields = {"passage": " ".join(sentences[:-1])}

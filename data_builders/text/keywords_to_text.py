@@ -5,21 +5,25 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator
+from itertools import islice
 
 from data_builders.documents import Document
-from data_builders.families import Example, Family, shuffled
-from data_builders.passages import TRIES, is_clean, passages
+from data_builders.families import Example, Family, drawn
+from data_builders.passages import is_clean, tries
 from instructrec.core.segmentation import words
 
+_DIGIT = re.compile(r"\d")
 _KEYWORD = re.compile(r"[a-z][a-z-]{4,}$", re.I)
 
 
 def mine(document: Document, rng: random.Random) -> Iterator[Example]:
-    for passage in shuffled(passages(document), rng)[:TRIES]:
-        for sentence in shuffled(passage.sentences, rng)[:1]:
-            tokens = words(sentence)
-            keywords = list(dict.fromkeys(t for t in tokens if _KEYWORD.match(t)))
-            if not is_clean(sentence) or not 8 <= len(tokens) <= 25 or not 4 <= len(keywords) <= 10:
+    for passage in tries(document, rng):
+        for sentence in islice(drawn(passage.sentences, rng), 1):
+            # A number cannot be told from keywords.
+            if not is_clean(sentence) or _DIGIT.search(sentence) or not 8 <= len(tokens := words(sentence)) <= 25:
+                continue
+            keywords = list(dict.fromkeys(t for t in tokens if len(t) >= 5 and _KEYWORD.match(t)))
+            if not 4 <= len(keywords) <= 10:
                 continue
             # Enough of the sentence is given that the answer is determined, not guessed.
             if len(keywords) * 5 < len(tokens) * 2:

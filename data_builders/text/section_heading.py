@@ -6,15 +6,15 @@ import random
 from collections.abc import Iterator
 
 from data_builders.documents import Document
-from data_builders.families import Example, Family, shuffled, with_options
-from data_builders.passages import TRIES, is_name, passages
+from data_builders.families import Example, Family, with_options
+from data_builders.passages import is_name, tries
 
 
 def mine(document: Document, rng: random.Random) -> Iterator[Example]:
     headings = [s.heading.text for s in document.sections if s.heading is not None and is_name(s.heading.text)]
     if len(set(headings)) < 3:
         return
-    for passage in shuffled(passages(document), rng)[:TRIES]:
+    for passage in tries(document, rng):
         heading = passage.section.heading
         if heading is None or headings.count(heading.text) != 1:
             continue

@@ -7,15 +7,13 @@ from collections.abc import Iterator
 
 from data_builders.documents import Document
 from data_builders.families import Example, Family, shuffled
-from data_builders.passages import TRIES, is_clean, passages
+from data_builders.passages import is_clean, tries
 from instructrec.core.segmentation import count_words
-from instructrec.core.segmentation import sentences as split
 
 
 def mine(document: Document, rng: random.Random) -> Iterator[Example]:
-    for passage in shuffled(passages(document), rng)[:TRIES]:
-        paragraph = max(passage.text.split("\n\n"), key=len)
-        sentences = split(paragraph, document.language or "en")[:4]
+    for passage in tries(document, rng):
+        sentences = max(passage.paragraphs, key=len)[:4]
         if len(set(sentences)) < 3 or not all(is_clean(s) and 4 <= count_words(s) <= 40 for s in sentences):
             continue
         order = shuffled(range(len(sentences)), rng)

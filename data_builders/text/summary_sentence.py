@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 
 from data_builders.documents import Document
-from data_builders.families import Example, Family, shuffled
-from data_builders.passages import TRIES, is_clean, passages
+from data_builders.families import Example, Family
+from data_builders.passages import is_clean, tries
 from instructrec.core.segmentation import count_words, words
 
 LEAST_LEAD = 1.15
@@ -17,17 +18,18 @@ LEAST_LEAD = 1.15
 
 def overlaps(bags: list[set[str]]) -> list[float]:
     """For each set of words, its ROUGE-1 F1 (Lin, 2004; on distinct words) against all the others together."""
-    holders = Counter(word for bag in bags for word in bag)
+    holders = Counter(chain.from_iterable(bags))
+    repeated = {word for word, n in holders.items() if n > 1}
     scores = []
     for bag in bags:
-        shared = sum(holders[word] > 1 for word in bag)
+        shared = len(bag & repeated)
         rest = len(holders) - (len(bag) - shared)
         scores.append(2 * shared / (len(bag) + rest) if shared else 0.0)
     return scores
 
 
 def mine(document: Document, rng: random.Random) -> Iterator[Example]:
-    for passage in shuffled(passages(document, least=50), rng)[:TRIES]:
+    for passage in tries(document, rng, least=50):
         sentences = passage.sentences
         if not 3 <= len(sentences) <= 8:
             continue

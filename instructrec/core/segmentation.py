@@ -20,7 +20,7 @@ def words(text: str) -> list[str]:
 
 def count_words(text: str) -> int:
     """About `len(words(text))`, several times faster where words are separated by spaces."""
-    return len(text.split()) if text.isascii() else len(words(text))
+    return len(words(text)) if not text.isascii() and _UNSPACED_CHARACTER.search(text) else len(text.split())
 
 
 def sentences(text: str, language: str) -> list[str]:
@@ -29,13 +29,12 @@ def sentences(text: str, language: str) -> list[str]:
     return [sentence for sentence in stripped if sentence]
 
 
-def unwrap(lines: list[str]) -> str:
+def unwrap(text: str) -> str:
     """Join hard-wrapped lines: a space between words, none inside unspaced scripts or after a hyphen."""
-    text = "\n".join(lines)
     if text.isascii() and "-\n" not in text:
         return " ".join(text.split())
     joined = ""
-    for line in lines:
+    for line in text.split("\n"):
         line = " ".join(line.split())
         if not joined or not line:
             joined += line
