@@ -4,8 +4,8 @@
 
 A corpus of each size (MB) is made from the paragraphs of --source: recombined in random order, 40 % of their words
 replaced by other words of the source, so that few documents are near duplicates. Each build runs as a process of its
-own; CPU seconds and peak memory are the operating system's account of it and its workers. Results go to
-benchmarks/results as JSON, Markdown and a picture.
+own, whose CPU seconds and peak memory, with those of its workers, are read from the system ten times a second. Results
+go to benchmarks/results as JSON, Markdown and a picture.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import json
 import os
 import platform
 import re
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 RESULTS = Path(__file__).parent / "results"
 _WORD = re.compile(r"([A-Za-z]{3,})")
@@ -77,36 +80,67 @@ def make_corpus(sources: list[Path], folder: Path, megabytes: float, seed: int =
 
 
 def measure(corpus: Path, gates: str, workers: int) -> dict[str, float]:
-    """Build once and return CPU and wall seconds, the largest process's peak memory in MiB, rows and documents."""
+    """Build once: CPU seconds of all processes, wall seconds, peak MiB of the largest process, and what came out."""
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch, "set")
         command = [sys.executable, "-m", "instructrec", "build", "--corpus", str(corpus), "--output", str(output)]
         command += ["--workers", str(workers), *(["--gates", "none"] if gates == "off" else [])]
-        # A process of its own waits for the build, so that its account of children holds this build alone.
-        code = (
-            "import json, resource, subprocess, sys\n"
-            "done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)\n"
-            "use = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
-            "print(json.dumps([done.returncode, use.ru_utime + use.ru_stime, use.ru_maxrss / 1024]))\n"
-        )
         started = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code, *command], stdout=subprocess.PIPE, text=True, check=True)
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            cpu, memory = watch(process)
         wall = time.perf_counter() - started
-        status, cpu, memory = json.loads(done.stdout)
-        if status:
-            raise SystemExit(f"error: the build failed with exit code {status}")
+        if process.returncode:
+            raise SystemExit(f"error: the build failed with exit code {process.returncode}")
         manifest = json.loads((output / "manifest.json").read_text())
         return {
             "cpu_s": cpu,
             "wall_s": wall,
             "peak_mib": memory,
             "rows": sum(manifest["splits"].values()),
-            "mined_documents": manifest["corpus"]["documents"],
+            "documents": manifest["corpus"]["documents"],
             "near_duplicates": manifest["corpus"]["near_duplicates"],
         }
 
 
-def draw(results: list[dict], path: Path) -> None:
+def watch(process: subprocess.Popen) -> tuple[float, float]:
+    """CPU seconds of a process and all below it until it ends, and the peak MiB of the largest.
+
+    Workers are forked by a server that nobody waits for, so the system's account of children misses them.
+    """
+    cpu: dict[int, float] = {}
+    peak = 0.0
+    root = psutil.Process(process.pid)
+    while process.poll() is None:
+        for member in [root, *root.children(recursive=True)]:
+            try:
+                times = member.cpu_times()
+                cpu[member.pid] = times.user + times.system
+                status = Path(f"/proc/{member.pid}/status").read_text()
+                peak = max(peak, int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024)
+            except (psutil.Error, OSError, TypeError):  # it ended meanwhile
+                continue
+        time.sleep(0.1)
+    return sum(cpu.values()), peak
+
+
+def summary(results: list[dict], startup: dict[tuple[str, int], dict[str, float]]) -> list[dict]:
+    """One entry for each size and setting: the median over its runs, and the range of its speed net of start-up."""
+    groups: dict[tuple, list[dict]] = {}
+    for row in results:
+        groups.setdefault((row["mb"], row["gates"], row["workers"]), []).append(row)
+    entries = []
+    for (mb, gates, workers), rows in groups.items():
+        start = startup[gates, workers]
+        speeds = sorted(mb / (row["cpu_s"] - start["cpu_s"]) for row in rows)
+        entry = {key: statistics.median(row[key] for row in rows) for key in ("cpu_s", "wall_s", "peak_mib")}
+        net = entry["wall_s"] - start["wall_s"]
+        entry |= {"mb": mb, "gates": gates, "workers": workers, "n": len(rows), "mb_per_s": mb / net}
+        entry |= {"mb_per_cpu_s": statistics.median(speeds), "slowest": speeds[0], "fastest": speeds[-1]}
+        entries.append(entry | {key: rows[0][key] for key in ("rows", "documents", "near_duplicates")})
+    return entries
+
+
+def draw(entries: list[dict], path: Path) -> None:
     """MB per CPU-second and peak memory against corpus size, one line per setting."""
     import matplotlib
 
@@ -114,12 +148,12 @@ def draw(results: list[dict], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    for gates, workers in sorted({(r["gates"], r["workers"]) for r in results}):
-        chosen = [r for r in results if (r["gates"], r["workers"]) == (gates, workers)]
+    for gates, workers in sorted({(e["gates"], e["workers"]) for e in entries}):
+        chosen = [e for e in entries if (e["gates"], e["workers"]) == (gates, workers)]
         for axis, key in zip(axes, ("mb_per_cpu_s", "peak_mib"), strict=True):
             label = f"gates {gates}, {workers} worker{'s' * (workers > 1)}"
-            axis.plot([r["mb"] for r in chosen], [r[key] for r in chosen], "o-", label=label)
-    for axis, label in zip(axes, ("MB per CPU-second", "peak memory of a process, MiB"), strict=True):
+            axis.plot([e["mb"] for e in chosen], [e[key] for e in chosen], "o-", label=label)
+    for axis, label in zip(axes, ("MB per CPU-second, net of start-up", "peak of a process, MiB"), strict=True):
         axis.set(xscale="log", xlabel="corpus, MB", ylabel=label, ylim=(0, None))
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False)
@@ -131,37 +165,61 @@ def main() -> None:
     parser.add_argument("--source", type=Path, nargs="+", help="folders of text; default: Python's help topics")
     parser.add_argument("--sizes", type=float, nargs="+", default=[10.0], help="MB")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--seconds", type=float, default=60, help="repeat every build for so long, once at least")
     arguments = parser.parse_args()
-    results = []
+    settings = [(gates, workers) for workers in arguments.workers for gates in ("off", "on")]
+    results: list[dict] = []
     with tempfile.TemporaryDirectory() as scratch:
         sources = arguments.source or [_topics(Path(scratch, "topics"))]
+        make_corpus(sources, Path(scratch, "least"), 0.05)
+        startup = {setting: measure(Path(scratch, "least"), *setting) for setting in settings}
         for size in arguments.sizes:
             corpus = Path(scratch, f"corpus-{size:g}")
             written = make_corpus(sources, corpus, size)
-            for workers in arguments.workers:
-                for gates in ("off", "on"):
-                    figures = measure(corpus, gates, workers)
-                    row = {"mb": written / 1e6, "gates": gates, "workers": workers, **figures}
-                    row["mb_per_cpu_s"] = row["mb"] / row["cpu_s"]
+            until = dict.fromkeys(settings, 0.0)
+            # Turn by turn, so that a slow minute of the machine does not fall on one setting.
+            while turn := [setting for setting in settings if until[setting] < arguments.seconds]:
+                for gates, workers in turn:
+                    row = {"mb": written / 1e6, "gates": gates, "workers": workers, **measure(corpus, gates, workers)}
+                    until[gates, workers] += row["wall_s"] or arguments.seconds
                     results.append(row)
                     print({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
+            shutil.rmtree(corpus)
+    entries = summary(results, startup)
     RESULTS.mkdir(exist_ok=True)
     record = {
-        "command": " ".join(["python", "benchmarks/build.py", *sys.argv[1:]]),
+        "command": " ".join(["python", "benchmarks/build.py", *portable(sys.argv[1:])]),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
-        "results": results,
+        "startup": [{"gates": gates, "workers": workers, **row} for (gates, workers), row in startup.items()],
+        "runs": results,
     }
     (RESULTS / "build.json").write_text(json.dumps(record, indent=2) + "\n")
-    lines = ["| MB | gates | workers | MB/CPU-s | wall s | peak MiB | rows | documents |", "|" + " ---: |" * 8]
-    lines += [
-        f"| {r['mb']:.0f} | {r['gates']} | {r['workers']} | {r['mb_per_cpu_s']:.2f} | {r['wall_s']:.0f} |"
-        f" {r['peak_mib']:.0f} | {r['rows']} | {r['mined_documents']} |"
-        for r in results
+    lines = [
+        "| MB | gates | workers | n | MB per CPU-s [slowest, fastest] | MB per s | MiB | rows | documents | alike |",
+        "| ---: | --- |" + " ---: |" * 8,
     ]
-    head = f"`{record['command']}`, {record['date']}, {record['machine']}; one run of each."
-    (RESULTS / "build.md").write_text("# Building\n\n" + head + "\n\n" + "\n".join(lines) + "\n\n![build](build.png)\n")
-    draw(results, RESULTS / "build.png")
+    lines += [
+        f"| {e['mb']:.0f} | {e['gates']} | {e['workers']} | {e['n']} | {e['mb_per_cpu_s']:.2f} [{e['slowest']:.2f},"
+        f" {e['fastest']:.2f}] | {e['mb_per_s']:.2f} | {e['peak_mib']:.0f} | {e['rows']} | {e['documents']} |"
+        f" {e['near_duplicates']} |"
+        for e in entries
+    ]
+    text = f"""# Building
+
+`{record["command"]}`, {record["date"]}, {record["machine"]}.
+
+Speeds are medians of n runs and net of start-up, which is the cost of a corpus of 50 kB
+({startup[settings[0]]["cpu_s"]:.1f} CPU-seconds). The peak is that of the largest process.
+
+"""
+    (RESULTS / "build.md").write_text(text + "\n".join(lines) + "\n\n![build](build.png)\n")
+    draw(entries, RESULTS / "build.png")
+
+
+def portable(arguments: list[str]) -> list[str]:
+    """Command-line arguments with folders by name alone."""
+    return [Path(argument).name if os.sep in argument else argument for argument in arguments]
 
 
 def _topics(folder: Path) -> Path:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import yaml
 
-from instructrec.core.schema import SPLITS, Manifest, read_split
+from instructrec.core.schema import SPLITS, TEST_TASKS, Manifest, split_files
+
+SAMPLES = 3
+"""Rows of each family that a card shows."""
+HEAD, TAIL = 400, 200
+"""Characters of a longer prompt or answer that it shows."""
+MOST_LICENCES = 30
 
 
 def _sizes(n: int) -> str:
@@ -18,7 +29,7 @@ def _sizes(n: int) -> str:
 
 
 def card(folder: Path, manifest: Manifest) -> str:
-    """Render the card of the set in `folder`: front matter with the five splits, counts, hold-out, three samples."""
+    """Render the card of the set in `folder`: front matter with the five splits, counts, hold-out, samples."""
     rows = sum(manifest["splits"].values())
     languages = sorted({code for family in manifest["families"].values() for code in family["languages"]})
     front = {
@@ -61,31 +72,94 @@ def card(folder: Path, manifest: Manifest) -> str:
         f"Held out: {len(held['documents'])} documents, {len(held['templates'])} wordings, "
         f"{len(held['families'])} families; {corpus['near_duplicates']} near duplicates were left out.",
         "",
-        "| family | group | rows | rejected by gates |",
-        "| --- | --- | ---: | --- |",
+        "| family | kind | group | rows | languages | rejected by gates |",
+        "| --- | --- | --- | ---: | --- | --- |",
     ]
-    for name, family in manifest["families"].items():
-        rejected = ", ".join(f"{gate} {n}" for gate, n in family["rejected"].items()) or "–"
-        lines.append(f"| {name} | {family['group']} | {family['rows']} | {rejected} |")
+    families = sorted(manifest["families"].items(), key=lambda entry: (entry[1]["kind"], entry[0]))
+    for name, family in families:
+        spoken = ", ".join(f"{code} {n}" for code, n in family["languages"].items()) or "–"
+        tried = family["rows"] + sum(family["rejected"].values())
+        rejected = ", ".join(f"{gate} {_rate(n, tried)}" for gate, n in family["rejected"].items()) or "–"
+        lines.append(f"| {name} | {family['kind']} | {family['group']} | {family['rows']} | {spoken} | {rejected} |")
+    gates: Counter[str] = Counter()
+    for _, family in families:
+        gates.update(family["rejected"])
+    tried = rows + gates.total()
+    if gates:
+        whole = ", ".join(f"{gate} {_rate(n, tried)}" for gate, n in gates.most_common())
+        lines += ["", f"Of {tried} candidates the gates rejected: {whole}."]
+    lines += ["", "| licence | rows |", "| --- | ---: |"]
+    licences = _licences(folder).most_common()
+    lines += [f"| {_cell(licence)} | {n} |" for licence, n in licences[:MOST_LICENCES]]
+    if others := licences[MOST_LICENCES:]:
+        lines.append(f"| {len(others)} others | {sum(n for _, n in others)} |")
     if corpus["skipped"]:
         reasons = ", ".join(f"{reason} {n}" for reason, n in corpus["skipped"].items())
-        lines += ["", f"Files that yielded no document ({reasons}) are listed in `skipped.jsonl`."]
-    lines += ["", "## Samples", ""]
-    for name, row in sorted(_samples(folder, manifest).items()):
-        prompt = row["prompt"][-1]["content"].replace("````", "'''")
-        lines += [f"### {name}", "", "````text", prompt, "````", "", "````text"]
-        lines += [row["completion"][0]["content"].replace("````", "'''"), "````", ""]
+        lines += ["", f"What yielded no document ({reasons}) is listed in `skipped.jsonl`."]
+    lines += ["", "## Samples", "", "`instructrec trace ID` shows the bytes that a row was made from.", ""]
+    for name, samples in sorted(_samples(folder, manifest).items()):
+        lines += [f"### {name}", ""]
+        for split, row in samples:
+            lines += [f"`{row['id']}` ({split})", ""]
+            for message in (row["prompt"][-1], row["completion"][0]):
+                lines += ["````text", _shortened(message["content"]).replace("````", "'''"), "````", ""]
     return "\n".join(lines)
 
 
-def _samples(folder: Path, manifest: Manifest) -> dict[str, dict]:
-    """The first row of every family, reading no further than the last of them."""
-    missing = {name for name, family in manifest["families"].items() if family["rows"]}
-    samples: dict[str, dict] = {}
-    for row in (row for split in SPLITS for row in read_split(folder, split)):
-        if not missing:
-            break
-        if row["family"] in missing:
-            samples[row["family"]] = row
-            missing.remove(row["family"])
+def _rate(n: int, tried: int) -> str:
+    return f"{n} ({n / tried:.1%})".replace("%", " %")
+
+
+def _cell(text: str) -> str:
+    """A text as one cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _shortened(text: str) -> str:
+    """Both ends of a long text: a wording asks before or after the passage."""
+    if len(text) <= HEAD + TAIL:
+        return text
+    return f"{text[:HEAD].rstrip()} … {text[-TAIL:].lstrip()}"
+
+
+def _licences(folder: Path) -> Counter[str]:
+    """How many rows have each licence; a row with several has each of them once."""
+    found: Counter[str] = Counter()
+    for path in (path for split in SPLITS for path in split_files(folder, split)):
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=["source.list.element.licence"]):
+                sources = batch.column(0)
+                named = pa.table(
+                    [pc.list_parent_indices(sources), pc.struct_field(pc.list_flatten(sources), "licence")],
+                    ["row", "licence"],
+                )
+                each = named.group_by(["row", "licence"]).aggregate([])["licence"]
+                found.update({pair["values"]: pair["counts"] for pair in each.value_counts().to_pylist()})
+    return Counter(dict(sorted(found.items())))
+
+
+def _samples(folder: Path, manifest: Manifest) -> dict[str, list[tuple[str, dict[str, Any]]]]:
+    """The first rows of every family as (split, row), from training if it has them; reads whole only their groups."""
+    samples: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    missing = {name: min(family["rows"], SAMPLES) for name, family in manifest["families"].items()}
+    for split in SPLITS:
+        # A held-out family has no rows elsewhere, so that nothing is searched for them.
+        here = {n for n in missing if (split == TEST_TASKS) == (n in manifest["held_out"]["families"])}
+        for path in split_files(folder, split):
+            if not any(missing[name] for name in here):
+                break
+            with pq.ParquetFile(path) as file:
+                for group in range(file.num_row_groups):
+                    chosen = []
+                    names = file.read_row_group(group, ["family"])["family"].to_pylist()
+                    for number, name in enumerate(names):
+                        if missing.get(name):
+                            missing[name] -= 1
+                            chosen.append(number)
+                    if chosen:
+                        rows = file.read_row_group(group, ["id", "family", "prompt", "completion"]).take(chosen)
+                        for row in rows.to_pylist():
+                            samples.setdefault(row["family"], []).append((split, row))
+                    if not any(missing[name] for name in here):
+                        break
     return samples

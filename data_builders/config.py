@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
 
-from data_builders.documents import PYTHON
+from data_builders.documents import PYTHON, Fields
 from data_builders.families import Family, families
 from data_builders.gates import GATE_NAMES
+from data_builders.readers.formats import TEXT
 from instructrec.core.errors import UserError, nearest
 
 
@@ -19,6 +21,8 @@ class BuildConfig:
     Attributes:
         corpus: a folder, a file, or `python` for what every Python installation carries.
         licence: SPDX identifier of documents that do not name their own.
+        fields: of records (JSON Lines, tables, data sets), where they are not named as usual: `text: body` takes the
+            text from `body`; see `Fields` in `data_builders/readers/records.py`.
         families: names to mine; empty means all.
         held_out_groups: groups of families that only `test_tasks` holds.
         held_out_templates, test_documents, validation_documents: shares in [0, 1).
@@ -36,6 +40,7 @@ class BuildConfig:
 
     corpus: str = PYTHON
     licence: str = ""
+    fields: dict[str, str] = field(default_factory=dict)
     families: tuple[str, ...] = ()
     held_out_groups: tuple[str, ...] = ("coherence",)
     held_out_templates: float = 0.2
@@ -54,7 +59,9 @@ class BuildConfig:
     def __post_init__(self) -> None:
         known = families()
         groups = {family.group for family in known.values()}
+        of_records, layouts = [entry.name for entry in fields_of(Fields)], sorted(set(TEXT.values()))
         for key, names, allowed, what in (
+            ("fields", self.fields, of_records, "field of records"),
             ("families", self.families, known, "family"),
             ("weights", self.weights, known, "family"),
             ("held_out_groups", self.held_out_groups, groups, "group"),
@@ -62,12 +69,18 @@ class BuildConfig:
         ):
             for name in names:
                 if name not in allowed:
-                    raise UserError(f"{key}: {name!r} is not a {what}.{nearest(name, allowed)}")
+                    raise UserError(f"{key}: {name!r} is not a {what}.{nearest(str(name), allowed)}")
         for key in ("held_out_templates", "test_documents", "validation_documents"):
             if not 0 <= getattr(self, key) < 1:
                 raise UserError(f"{key}: must be a share from 0 to under 1, not {getattr(self, key)}")
         if self.test_documents + self.validation_documents >= 1:
             raise UserError("test_documents and validation_documents: must leave a share of the documents for training")
+        for key, name in self.fields.items():
+            if not isinstance(name, str) or not name:
+                raise UserError(f"fields: {key} must be the name of a field, not {name!r}")
+        if (layout := self.fields.get("layout", Fields.layout)) not in layouts:
+            hint = nearest(layout, layouts)
+            raise UserError(f"fields: layout must be one of {', '.join(layouts)}, not {layout!r}.{hint}")
         if not self.corpus:
             raise UserError("corpus: must be a folder, a file, or `python`; it is empty")
         for key in ("per_document", "rows_per_family", "answer_words_per_family", "heldout_rows_per_family"):
@@ -82,6 +95,10 @@ class BuildConfig:
     @property
     def mined_families(self) -> list[Family]:
         return [family for name, family in families().items() if not self.families or name in self.families]
+
+    @property
+    def record_fields(self) -> Fields:
+        return Fields.named(self.fields)
 
     @property
     def document_licence(self) -> str:

@@ -20,7 +20,7 @@ from data_builders.readers.document import (
     Skipped,
     Unreadable,
 )
-from data_builders.readers.files import COMPRESSIONS
+from data_builders.readers.files import COMPRESSIONS, file_size
 from data_builders.readers.formats import CODE, TEXT
 from data_builders.readers.records import Fields
 from data_builders.readers.text import LITERAL, MIN_DOCSTRING, read_text
@@ -75,12 +75,16 @@ def corpus_files(corpus: str) -> list[tuple[Path, str]]:
         if not root.is_dir():
             raise UserError(f"corpus {corpus!r}: no such folder; give --corpus an existing one")
     files = []
-    for folder, names, filenames in os.walk(root):
+    closed: list[str] = []  # folders that cannot be listed, to be named like files that cannot be read
+    for folder, names, filenames in os.walk(root, onerror=lambda error: closed.append(error.filename)):
         names[:] = sorted(name for name in names if name not in skipped and not name.startswith("."))
-        for filename in filenames:
+        # A link to a folder could lead in circles: it is not followed, but named.
+        linked = [name for name in names if os.path.islink(os.path.join(folder, name))]  # noqa: PTH114, PTH118  too long for Path
+        for filename in (*filenames, *linked):
             path = Path(folder, filename)
             if not filename.startswith(".") and (corpus != PYTHON or path.suffix == ".py"):
                 files.append((path, _portable(path.relative_to(root).as_posix())))
+    files += [(Path(folder), _portable(Path(folder).relative_to(root).as_posix())) for folder in closed]
     if not files:
         raise UserError(f"corpus {corpus!r}: the folder holds no files; put documents or code into it")
     return sorted(files, key=lambda file: file[1])
@@ -131,12 +135,14 @@ def read(
         fields: names of the fields of records; null means the usual ones.
 
     Yields:
-        `Document`, or `Skipped` for a record of a file of records that yields none.
+        `Document`, or `Skipped` for a record of a file of records that yields none: `not_a_record`, `no_text_field`,
+            `empty`, `too_large`, `binary`, `invalid_utf8`, `invalid_json`, `invalid_python`, `invalid_csv`,
+            `ragged_row`, `corrupt`, `invalid_mbox` or `invalid_message`.
 
     Raises:
         Unreadable: the file yields nothing (more): `unsupported_type`, `not_a_file`, `unreadable`, `empty`,
-            `too_large`, `binary`, `invalid_utf8`, `truncated`, `corrupt`, `no_text`, `no_text_field`,
-            `invalid_python`, `invalid_po`, `invalid_pdf`, `needs_extra_pdf` or `needs_extra_git`.
+            `too_large`, `utf16`, `binary`, `invalid_utf8`, `truncated`, `corrupt`, `no_text`, `no_text_field`,
+            `invalid_python`, `invalid_csv`, `invalid_po`, `invalid_pdf`, `needs_extra_pdf` or `needs_extra_git`.
         UserError: a data set or repository named by its scheme is not there.
     """
     suffix = path.suffix.lower()
@@ -190,4 +196,5 @@ def _read_other(
 
         yield from read_mbox(path, name, licence)
     else:
+        file_size(path)  # a folder or pipe of that name is named as such
         raise Unreadable("unsupported_type")

@@ -5,18 +5,23 @@ The engine is datatrove; a stage is a function of a shard's number, so another e
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import multiprocess
 from datatrove.executor import LocalPipelineExecutor
 from loguru import logger
 
 from instructrec.core.errors import UserError
 
 ENGINES = ("local", "ray")
+_PRELOADED = ["data_builders.pipeline", "pandas"]
 
 
 class _QuietLocal(LocalPipelineExecutor):
@@ -43,16 +48,29 @@ def _ray(step: Callable[..., None], shards: int, workers: int, logs: Path) -> No
     RayPipelineExecutor([step], tasks=shards, workers=min(workers, shards), logging_dir=str(logs)).run()
 
 
-def run_stage(
-    title: str, step: Callable[[int], None], sizes: list[int], marks: list[Path], logs: Path, workers: int, engine: str
-) -> None:
-    """Call `step(rank)` for every shard that is not done yet.
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a build.
+
+    Attributes:
+        title: what the progress bar says.
+        step: the work on the shard of a number; it ends by writing the shard's mark.
+        sizes: bytes of each shard, for the progress bar.
+        marks: the folder of the marks, `RANK.json`.
+        counted: what is counted for the progress bar, a key of every mark.
+    """
+
+    title: str
+    step: Callable[[int], None]
+    sizes: list[int]
+    marks: Path
+    counted: str
+
+
+def run_stage(stage: Stage, logs: Path, workers: int, engine: str) -> None:
+    """Do a stage's work on every shard that is not done yet.
 
     Args:
-        title: what the progress bar says.
-        step: the work on one shard; it ends by writing its mark.
-        sizes: bytes of each shard, for the progress bar.
-        marks: the file that each shard's work ends with.
         logs: datatrove's folder of logs and completions.
         workers: processes at most.
         engine: `local` or `ray`.
@@ -61,34 +79,43 @@ def run_stage(
         UserError: Ray is asked for and not installed.
         OSError: the disk is full, say; finished shards are kept.
     """
+    shards, step = len(stage.sizes), stage.step
 
     def task(data: Any, rank: int = 0, world_size: int = 1) -> None:
         step(rank)
 
     done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(title, sizes, marks, done), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(stage, done), daemon=True)
     watcher.start()
     try:
         if engine == "ray":
-            _ray(task, len(sizes), workers, logs)
+            _ray(task, shards, workers, logs)
         else:
-            executor = _QuietLocal([task], tasks=len(sizes), workers=min(workers, len(sizes)), logging_dir=str(logs))
-            executor.run()
+            # The server that the workers are forked from imports once, instead of every worker in every stage.
+            multiprocess.set_forkserver_preload(_PRELOADED)
+            _QuietLocal([task], tasks=shards, workers=min(workers, shards), logging_dir=str(logs)).run()
     finally:
         done.set()
         watcher.join()
 
 
-def _watch(title: str, sizes: list[int], marks: list[Path], done: threading.Event) -> None:
-    """Show how many bytes are done, how fast, and how long it will take, until `done`; only on a terminal."""
+def _watch(stage: Stage, done: threading.Event) -> None:
+    """Show how much is done, how fast, and how long it will take, until `done`; only on a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn(f"{title:<9}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, total=sum(sizes))
+    counts = TextColumn("{task.fields[count]:,} {task.fields[counted]}, {task.fields[rate]:,.0f}/s")
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), counts, TimeRemainingColumn())
+    waiting = dict(enumerate(stage.sizes))
+    size = count = 0
+    with Progress(TextColumn(f"{stage.title:<9}"), *columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(stage.title, total=sum(stage.sizes), count=0, counted=stage.counted, rate=0.0)
+        started = time.monotonic()
         finished = False
         while not finished:
             finished = done.wait(0.2)
-            progress.update(task, completed=sum(size for size, mark in zip(sizes, marks, strict=True) if mark.exists()))
+            for rank in [rank for rank in waiting if (stage.marks / f"{rank:05d}.json").exists()]:
+                size += waiting.pop(rank)
+                count += json.loads((stage.marks / f"{rank:05d}.json").read_text(encoding="utf-8"))[stage.counted]
+            bar.update(task, completed=size, count=count, rate=count / (time.monotonic() - started))

@@ -79,9 +79,10 @@ ROW_GATES: dict[str, Callable[[Family, Example, str], bool]] = {
 }
 """Gates that look at one rendered example."""
 
-GATE_NAMES = (*ROW_GATES, "foreign", "privacy", "contamination", "duplicate", "near_duplicate")
-"""Every gate. `privacy` masks or drops secrets and personal data, `contamination` rows that overlap with evaluations,
-`duplicate` a prompt that occurred before, `near_duplicate` a document much like one that comes first."""
+GATE_NAMES = (*ROW_GATES, "foreign", "majority", "privacy", "contamination", "duplicate", "near_duplicate")
+"""Every gate. `majority` thins an answer that would be more than half of its family's, `privacy` masks or drops secrets
+and personal data, `contamination` rejects rows that overlap with evaluations, `duplicate` a prompt that came before,
+`near_duplicate` a document much like one that comes first."""
 
 
 def rejected_by(

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from data_builders.documents import Fields
 from data_builders.trace import RawFiles
 from instructrec.core.errors import UserError
 from instructrec.core.files import write_text
@@ -143,7 +144,7 @@ class _Spans:
         self._texts: list[tuple[str, bool] | None] = [None] * len(self.sources)
         if corpus is None:
             return
-        raw = RawFiles(corpus)
+        raw = RawFiles(corpus, Fields.named(manifest["config"].get("fields", {})))
         present = [source for source in self.sources if self._verified(raw, source)]
         if self.sources and not present:
             raise UserError(f"corpus {corpus!r}: holds none of the set's files as they were at the build")

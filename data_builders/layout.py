@@ -16,10 +16,12 @@ from typing import NamedTuple
 
 from instructrec.core.segmentation import unwrap, words
 
-_CHUNK = re.compile(r"(?:^[^\n]*\S[^\n]*(?:\n|\Z))+", re.M)
-_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[^\n]*\n.*?(?:^ {0,3}\1[`~]*[ \t]*(?:\n|\Z)|\Z)", re.M | re.S)
+# Possessive repeats keep nothing to go back to: a page of ten million lines or backticks costs no memory and no square.
+_CHUNK = re.compile(r"(?:^[^\n]*\S[^\n]*(?:\n|\Z))++", re.M)
+_FENCE = re.compile(r"^ {0,3}(`{3,}+|~{3,}+)[^\n]*+\n.*?(?:^ {0,3}\1[`~]*[ \t]*(?:\n|\Z)|\Z)", re.M | re.S)
+_RETURN = re.compile(r"\r(?!\n)")
 _COMMENT = re.compile(r"<!--.*?-->", re.S)
-_ATX = re.compile(r"^(#{1,6})[ \t]+(.+?)[ \t]*#*[ \t]*$")
+_ATX = re.compile(r"(#{1,6})[ \t]+([^ \t].*)")
 _ADORNMENT = re.compile(r"^([=\-~^\"'*+#`:.<>_])\1{2,}[ \t]*$")
 _RULES = frozenset("=-~^\"'*+#`:.<>_")
 _AFTER_LETTER = frozenset(".)")
@@ -107,34 +109,30 @@ class _Reader:
 
     def chunk(self, text: str, start: int) -> None:
         """One run of lines without a blank line among them: headings, then at most one block of another kind."""
-        while text and (heading := self.heading(text)):
-            title, level, length = heading
-            self.add("heading", title, start, start + length, level)
-            text, start = text[length:], start + length
-        if text := text.rstrip():
-            self.body(text, start, start + len(text))
+        place = 0
+        while place < len(text) and (heading := self.heading(text, place)):
+            title, level, end = heading
+            self.add("heading", title, start + place, start + end, level)
+            place = end
+        if text := text[place:].rstrip():
+            self.body(text, start + place, start + place + len(text))
 
-    def heading(self, text: str) -> tuple[str, int, int] | None:
-        """(title, level, characters with the line's end) if the text opens with a heading."""
-        second = text.find("\n") + 1
-        if text[0] not in _RULES and text[second : second + 1] not in _RULES:
+    def heading(self, text: str, place: int) -> tuple[str, int, int] | None:
+        """(title, level, place after its last line) if a heading begins at `place`."""
+        second = text.find("\n", place) + 1 or len(text)
+        if text[place] not in _RULES and text[second : second + 1] not in _RULES:
             return None
-        lines = text.split("\n", 3)
-        first = lines[0].strip()
-        if self.layout == "markdown" and (match := _ATX.match(lines[0].rstrip())):
-            title, level, used = match[2], len(match[1]), 1
-        elif len(lines) > 1 and not _ADORNMENT.match(first) and _is_adornment(lines[1], first):
-            title, level, used = first, self.level(lines[1].strip()[0]), 2
-        elif (
-            len(lines) > 2
-            and self.layout != "markdown"
-            and _is_adornment(first, lines[1].strip())
-            and lines[2].strip() == first
-        ):
-            title, level, used = lines[1].strip(), self.level(first[0] * 2), 3
-        else:
-            return None
-        return title, level, min(sum(len(line) + 1 for line in lines[:used]), len(text))
+        third = text.find("\n", second) + 1 or len(text)
+        fourth = text.find("\n", third) + 1 or len(text)
+        line, below = text[place:second].rstrip(), text[second:third].rstrip()
+        first = line.lstrip()
+        if self.layout == "markdown" and (match := _ATX.match(line)):
+            return match[2].rstrip("#").rstrip(" \t") or "#", len(match[1]), second
+        if not _ADORNMENT.match(first) and _is_adornment(below, first):
+            return first, self.level(below.lstrip()[0]), third
+        if self.layout != "markdown" and _is_adornment(first, below.lstrip()) and text[third:fourth].strip() == first:
+            return below.lstrip(), self.level(first[0] * 2), fourth
+        return None
 
     def body(self, text: str, start: int, end: int) -> None:
         # Most blocks: nothing but a paragraph opens with two letters.
@@ -167,7 +165,8 @@ def blocks(content: str, layout: str) -> list[Block]:
     if layout == "markdown" and ("```" in content or "~~~" in content):
         raw += [match.span() for match in _FENCE.finditer(content)]
     if layout == "markdown" and "<!--" in content:
-        raw += [match.span() for match in _COMMENT.finditer(content)]
+        # No further than the last end of a comment: each open one would be looked for up to the end of the page.
+        raw += [match.span() for match in _COMMENT.finditer(content, 0, content.rfind("-->") + 3)]
     for start, end in [*sorted(raw), (len(content), len(content))]:
         if start < place:
             continue
@@ -207,9 +206,14 @@ def parse_python(content: str) -> ast.Module:
         return ast.parse(content)
 
 
+def python_lines(content: str) -> list[str]:
+    """The lines as Python counts them: a carriage return alone ends one too. Each is followed by one character."""
+    return (_RETURN.sub("\n", content) if "\r" in content else content).split("\n")
+
+
 def functions(content: str, tree: ast.Module) -> list[Function]:
     """The documented functions and methods of Python source and its tree, in order."""
-    lines = content.split("\n")
+    lines = python_lines(content)
     starts = [0]
     for line in lines:
         starts.append(starts[-1] + len(line) + 1)

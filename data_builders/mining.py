@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -127,6 +127,13 @@ def pack_source(document: Document, example: Example) -> str:
     return orjson.dumps([source_of(document, example)]).decode()
 
 
+LABELS_COUNTED, LONGEST_LABEL = 50, 30
+"""For the `majority` gate: of each family's answers of up to 30 characters, the 50 most frequent of a shard."""
+
+NOTHING = "{}"
+"""`found` of a unit without examples."""
+
+
 class _Unit:
     """What is gathered about one unit while its documents pass by."""
 
@@ -155,11 +162,16 @@ Piece = tuple[str, str, int, int | None]
 """Place and name of a file, and the range of its bytes that a shard reads; a null end is the file's end."""
 
 
-def mine_shard(pieces: list[Piece], config: BuildConfig, folder: Path, rank: int) -> None:
-    """Read and mine the pieces of one shard.
+def mine_shard(shards: Path, config: BuildConfig, folder: Path, rank: int) -> None:
+    """Read and mine the pieces of one shard, which `RANK.json` in `shards` lists.
 
-    Writes `RANK.units.parquet`, `RANK.examples.parquet` and, last, `RANK.skipped.json` into `folder`.
+    Writes `RANK.units.parquet`, `RANK.examples.parquet` and, last, `RANK.json` into `folder`: the number of documents,
+    what was skipped, and [family, examples, most frequent answers].
     """
+    pieces: list[Piece] = json.loads((shards / f"{rank:05d}.json").read_text(encoding="utf-8"))
+    found: Counter[str] = Counter()
+    labels: dict[str, Counter[str]] = defaultdict(Counter)
+    documents = 0
     skipped: list[dict[str, Any]] = []
     failed: dict[str, dict[str, str]] = {}
     with (
@@ -171,7 +183,9 @@ def mine_shard(pieces: list[Piece], config: BuildConfig, folder: Path, rank: int
         for path, name, start, end in pieces:
             unit: _Unit | None = None
             try:
-                for document in read(Path(path), name, config.document_licence, start=start, end=end):
+                for document in read(
+                    Path(path), name, config.document_licence, start=start, end=end, fields=config.record_fields
+                ):
                     if isinstance(document, Skipped):
                         place = {"start": document.start, "end": document.end}
                         skipped.append({"path": document.path, "reason": document.reason, **place})
@@ -182,12 +196,16 @@ def mine_shard(pieces: list[Piece], config: BuildConfig, folder: Path, rank: int
                         unit = _Unit(count, document)
                         count += 1
                     unit.see(document)
+                    documents += 1
                     for family, example in mine(document, config):
                         if isinstance(example, Exception):
                             reason = f"family_failed:{family.name}"
                             failed[f"{name}{reason}"] = {"path": name, "reason": reason, "error": repr(example)[:200]}
                             continue
                         unit.examples[family.name] += 1
+                        found[family.name] += 1
+                        if len(example.answer) <= LONGEST_LABEL:
+                            labels[family.name][example.answer] += 1
                         unit.words[family.name] += count_words(example.answer)
                         source = pack_source(document, example)
                         packed = pack(example)
@@ -203,4 +221,11 @@ def mine_shard(pieces: list[Piece], config: BuildConfig, folder: Path, rank: int
                 units.add(*unit.row())
         examples.close()
         units.close()
-    write_json(folder / f"{rank:05d}.skipped.json", skipped + list(failed.values()))
+    write_json(
+        folder / f"{rank:05d}.json",
+        {
+            "documents": documents,
+            "skipped": skipped + list(failed.values()),
+            "answers": [[name, n, labels[name].most_common(LABELS_COUNTED)] for name, n in sorted(found.items())],
+        },
+    )

@@ -12,26 +12,30 @@ import errno
 import hashlib
 import json
 import shutil
-from collections import Counter
-from collections.abc import Callable
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import orjson
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_builders.card import card
 from data_builders.config import BuildConfig
 from data_builders.documents import corpus_files, splittable
-from data_builders.engine import run_stage
-from data_builders.mining import Piece, mine_shard
-from data_builders.rendering import KEPT_REJECTS, contamination, duplicates, held_out, render_shard, write_shard
+from data_builders.engine import Stage, run_stage
+from data_builders.mining import NOTHING, Piece, mine_shard
+from data_builders.overlaps import drop_overlaps
+from data_builders.rejects import KEPT_REJECTS
+from data_builders.rendering import contamination, held_out, render_shard, write_shard
 from data_builders.splits import TEST, assign_units
 from instructrec.core.errors import UserError
 from instructrec.core.files import atomic, fingerprint, locked, write_json, write_text
-from instructrec.core.minhash import SLOTS
+from instructrec.core.minhash import SLOTS, Signatures
 from instructrec.core.schema import INSTRUCTION, SPLITS, TRAIN, VALIDATION, Manifest, read_manifest
 
 PACKAGES = (
@@ -41,20 +45,24 @@ PACKAGES = (
 SHARD_BYTES, MOST_SHARD_BYTES, SHARDS = 4 << 20, 64 << 20, 64
 """A shard has 4 MiB at least and 64 MiB at most; between them a corpus is cut into about 64."""
 
-PROMPTS_IN_MEMORY = 4_000_000
+LEAST_FOR_MAJORITY = 20
+"""Examples of a family from which one answer can be too frequent."""
 
 
-def plan_shards(inventory: list[list[Any]], files: list[tuple[Path, str]]) -> tuple[list[list[Piece]], list[int]]:
+def plan_shards(files: Sequence[tuple[Path, str, int | None]]) -> tuple[list[list[Piece]], list[int]]:
     """Cut the sorted files into shards of about equal bytes: small files together, large ones by byte ranges.
+
+    Args:
+        files: place, name and bytes of each.
 
     Returns:
         The pieces of each shard, and the bytes of each shard.
     """
-    total = sum(entry[1] or 0 for entry in inventory)
+    total = sum(size or 0 for *_, size in files)
     target = min(max(total // SHARDS, SHARD_BYTES), MOST_SHARD_BYTES)
     shards: list[list[Piece]] = []
     sizes: list[int] = []
-    for (path, name), (_, size, _) in zip(files, inventory, strict=True):
+    for path, name, size in files:
         length = size or 0
         parts = max(1, -(-length // target)) if splittable(path) else 1
         for part in range(parts):
@@ -73,32 +81,42 @@ def hold_out(mined: Path, folder: Path, shards: int, config: BuildConfig) -> dic
     Returns:
         For the manifest: `documents`, `bytes`, `near_duplicates` (how many), and the names of held-out units.
     """
-    tables = [pq.read_table(mined / f"{rank:05d}.units.parquet") for rank in range(shards)]
-    units = pa.concat_tables(tables)
-    names, kinds = units["unit"].to_pylist(), units["kind"].to_pylist()
-    found = [json.loads(text) for text in units["found"].to_pylist()]
-    productive = [i for i, families in enumerate(found) if families]
-    marks = b"".join(units["signature"][i].as_py() for i in productive)
+    names, kinds, lengths = [], [], []
+    marks: list[Signatures] = []
+    documents = size = 0
+    for rank in range(shards):
+        table = pq.read_table(mined / f"{rank:05d}.units.parquet")
+        documents += pc.sum(table["documents"]).as_py() or 0
+        size += pc.sum(table["bytes"]).as_py() or 0
+        lengths.append(len(table))
+        productive = table.filter(pc.not_equal(table["found"], NOTHING)).combine_chunks()
+        names += productive["unit"].to_pylist()
+        kinds += productive["kind"].to_pylist()
+        column = productive["signature"].combine_chunks()
+        marks.append(np.frombuffer(b"".join(column.to_pylist()), np.uint32).reshape(-1, SLOTS))
     sides, first = assign_units(
-        [names[i] for i in productive],
-        [kinds[i] for i in productive],
-        np.frombuffer(marks, np.uint32).reshape(-1, SLOTS),
-        config.seed,
-        config.validation_documents,
-        config.test_documents,
+        names, kinds, np.concatenate(marks), config.seed, config.validation_documents, config.test_documents
     )
-    repeated = {i for place, i in enumerate(productive) if first[place] != place}
-    drop = repeated if "near_duplicate" in config.gates else set()
-    by_unit: list[str | None] = [None] * len(names)
+    repeated = sum(first[place] != place for place in range(len(first)))
     rows: Counter[tuple[str, str]] = Counter()
     answer_words: Counter[tuple[str, str]] = Counter()
-    for i, side in zip(productive, sides, strict=True):
-        if i in drop:
-            continue
-        by_unit[i] = side
-        for family, (n, words) in found[i].items():
-            rows[family, side] += n
-            answer_words[family, side] += words
+    held = []
+    place = 0
+    for rank, length in enumerate(lengths):
+        by_unit: list[str | None] = [None] * length
+        table = pq.read_table(mined / f"{rank:05d}.units.parquet", columns=["found"])
+        for i, text in enumerate(table["found"].to_pylist()):
+            if text == NOTHING:
+                continue
+            side = sides[place]
+            if first[place] == place or "near_duplicate" not in config.gates:
+                by_unit[i] = side
+                held += [names[place]] if side in (TEST, VALIDATION) else []
+                for family, (n, words) in orjson.loads(text).items():
+                    rows[family, side] += n
+                    answer_words[family, side] += words
+            place += 1
+        write_json(folder / f"{rank:05d}.json", by_unit)
     rates = []
     for (family, side), n in sorted(rows.items()):
         weight = config.weights.get(family, 1.0) if side == TRAIN else 1.0
@@ -107,16 +125,25 @@ def hold_out(mined: Path, folder: Path, shards: int, config: BuildConfig) -> dic
             rate = min(rate, weight * config.answer_words_per_family / max(answer_words[family, side], 1))
         rates.append([family, side, min(rate, 1.0)])
     write_json(folder / "rates.json", rates)
-    start = 0
-    for rank, table in enumerate(tables):
-        write_json(folder / f"{rank:05d}.json", by_unit[start : start + len(table)])
-        start += len(table)
-    return {
-        "documents": sum(units["documents"].to_pylist()),
-        "bytes": sum(units["bytes"].to_pylist()),
-        "near_duplicates": len(repeated),
-        "held_out": sorted(names[i] for i in productive if by_unit[i] in (TEST, VALIDATION)),
-    }
+    write_json(folder / "majorities.json", majorities(mined, shards))
+    return {"documents": documents, "bytes": size, "near_duplicates": repeated, "held_out": sorted(held)}
+
+
+def majorities(mined: Path, shards: int) -> list[tuple[str, str, float]]:
+    """(family, answer, share to keep) for every answer that would be more than half of its family's examples."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    totals: Counter[str] = Counter()
+    for rank in range(shards):
+        mark = json.loads((mined / f"{rank:05d}.json").read_text(encoding="utf-8"))
+        for family, n, answers in mark["answers"]:
+            totals[family] += n
+            counts[family].update(dict(answers))
+    found = []
+    for family, total in sorted(totals.items()):
+        answer, n = max(counts[family].items(), key=lambda entry: (entry[1], entry[0]), default=("", 0))
+        if total >= LEAST_FOR_MAJORITY and 2 * n > total:
+            found.append((family, answer, (total - n) / n))
+    return found
 
 
 def build(
@@ -137,14 +164,7 @@ def build(
     Raises:
         UserError: no corpus, no usable document, a full disk, another build at work, or `output` holds something else.
     """
-    files = corpus_files(config.corpus)
-    plan: dict[str, Any] = {
-        "config": config.portable(),
-        "evaluations": evaluations.fingerprint if (evaluations := contamination(config.decontaminate)) else None,
-        "files": _inventory(files),
-        "versions": {package: version(package) for package in PACKAGES},
-    }
-    plan = json.loads(json.dumps(plan))
+    plan, shards, sizes = _plan(config)
     if output.exists():
         if _is_current(output, config.corpus, plan):
             return read_manifest(output)
@@ -155,7 +175,10 @@ def build(
     lock = output.with_name(f".{output.name}.lock")
     try:
         with locked(lock, wait=False):
-            manifest = _build(config, files, plan, output, workers, finish, engine)
+            partial = output.with_name(f"{output.name}.partial")
+            _prepare(partial, plan, shards)
+            shards.clear()  # millions of files would stay in memory for as long as the build runs
+            manifest = _build(config, plan, sizes, output, workers, finish, engine)
             lock.unlink()
     except BlockingIOError:
         raise UserError(f"{output}: another build is writing it; wait for it or choose another --output") from None
@@ -169,31 +192,65 @@ def _refuse_nested(corpus: str, output: Path) -> None:
         raise UserError(f"--output {output}: lies inside the corpus {corpus!r}; choose a folder outside of it")
 
 
+def _plan(config: BuildConfig) -> tuple[dict[str, Any], list[list[Piece]], list[int]]:
+    """What a build is to do, in JSON types, its shards, and the bytes of each."""
+    names, times = hashlib.sha256(), hashlib.sha256()
+    files = []
+    for path, name in corpus_files(config.corpus):
+        size: int | None = None
+        time: int | None = None
+        try:
+            status = path.stat()
+            if stat.S_ISREG(status.st_mode):
+                size, time = status.st_size, status.st_mtime_ns
+        except OSError:
+            pass  # its reader will say what it is
+        names.update(f"{name}\0{size}\n".encode("utf-8", "replace"))
+        times.update(f"{time}\n".encode())
+        files.append((path, name, size))
+    evaluations = contamination(config.decontaminate)
+    plan = {
+        "config": config.portable(),
+        "evaluations": evaluations.fingerprint if evaluations else None,
+        "inventory": names.hexdigest(),
+        "times": times.hexdigest(),
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+    return json.loads(json.dumps(plan)), *plan_shards(files)
+
+
+def _prepare(partial: Path, plan: dict[str, Any], shards: list[list[Piece]]) -> None:
+    """Make the folder of an unfinished build with its plan and shards, unless it is there from an earlier start."""
+    plan_file = partial / "plan.json"
+    if plan_file.exists() and json.loads(plan_file.read_text(encoding="utf-8")) == plan:
+        return
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "shards").mkdir(parents=True)
+    for rank, pieces in enumerate(shards):
+        # Escaped: the name of a file need not be Unicode.
+        write_text(partial / "shards" / f"{rank:05d}.json", json.dumps(pieces))
+    write_json(plan_file, plan)
+
+
 def _build(
     config: BuildConfig,
-    files: list[tuple[Path, str]],
     plan: dict[str, Any],
+    sizes: list[int],
     output: Path,
     workers: int,
     finish: Callable[[Path], None],
     engine: str,
 ) -> Manifest:
-    """Run or continue the build described by `plan`; the caller holds the lock."""
+    """Run or continue the build that was prepared; the caller holds the lock."""
     partial = output.with_name(f"{output.name}.partial")
-    plan_file = partial / "plan.json"
-    if not plan_file.exists() or json.loads(plan_file.read_text(encoding="utf-8")) != plan:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        write_json(plan_file, plan)
-    shards, sizes = plan_shards(plan["files"], files)
     try:
-        manifest = _run_stages(config, shards, sizes, partial, workers, engine)
+        manifest = _run_stages(config, sizes, partial, workers, engine)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         raise UserError(f"{partial}: the disk is full; free some space and run the same command again") from None
     folder = partial / "set"
-    manifest["corpus"] |= {"inventory": _digest(plan["files"]), "evaluations": plan["evaluations"]}
+    manifest["corpus"] |= {key: plan[key] for key in ("inventory", "evaluations")}
     if not sum(manifest["splits"].values()):
         reasons = ", ".join(f"{n} {reason}" for reason, n in manifest["corpus"]["skipped"].items())
         shutil.rmtree(partial)
@@ -211,41 +268,24 @@ def _build(
     return manifest
 
 
-def _run_stages(
-    config: BuildConfig, shards: list[list[Piece]], sizes: list[int], partial: Path, workers: int, engine: str
-) -> Manifest:
+def _run_stages(config: BuildConfig, sizes: list[int], partial: Path, workers: int, engine: str) -> Manifest:
     """All stages, each skipping the shards it has done before; leaves the set without manifest in `partial/set`."""
-    ranks = range(len(shards))
-    mined, sides, rendered, written, folder = (
-        partial / name for name in ("mined", "sides", "rendered", "written", "set")
+    shards = len(sizes)
+    pieces, mined, sides, rendered, written, folder = (
+        partial / name for name in ("shards", "mined", "sides", "rendered", "written", "set")
     )
     for place in (mined, sides, rendered, written, *(folder / split for split in SPLITS)):
         place.mkdir(parents=True, exist_ok=True)
 
-    def stage(title: str, step: Callable[[int], None], marks: list[Path]) -> None:
-        run_stage(title, step, sizes, marks, partial / "logs" / title, workers, engine)
+    def stage(title: str, step: Callable[[int], None], marks: Path, counted: str) -> None:
+        run_stage(Stage(title, step, sizes, marks, counted), partial / "logs" / title, workers, engine)
 
-    stage(
-        "mining",
-        lambda rank: mine_shard(shards[rank], config, mined, rank),
-        [mined / f"{rank:05d}.skipped.json" for rank in ranks],
-    )
-    facts = hold_out(mined, sides, len(shards), config)
-    stage(
-        "rendering",
-        lambda rank: render_shard(mined, sides, rendered, rank, config),
-        [rendered / f"{rank:05d}.json" for rank in ranks],
-    )
-    repeated: list[set[int]] = [set() for _ in ranks]
-    if "duplicate" in config.gates:
-        rows = sum(np.load(rendered / f"{rank:05d}.prompts.npy", mmap_mode="r").size for rank in ranks)
-        repeated = duplicates(rendered, len(shards), rows // PROMPTS_IN_MEMORY + 1)
-    stage(
-        "writing",
-        lambda rank: write_shard(rendered, folder, written, rank, repeated[rank]),
-        [written / f"{rank:05d}.json" for rank in ranks],
-    )
-    return _summarise(config, mined, rendered, written, folder, len(shards), facts)
+    stage("mining", lambda rank: mine_shard(pieces, config, mined, rank), mined, "documents")
+    facts = hold_out(mined, sides, shards, config)
+    stage("rendering", lambda rank: render_shard(mined, sides, rendered, rank, config), rendered, "rows")
+    drop_overlaps(rendered, shards, repeats="duplicate" in config.gates)
+    stage("writing", lambda rank: write_shard(rendered, folder, written, rank), written, "rows")
+    return _summarise(config, mined, rendered, written, folder, shards, facts)
 
 
 def _summarise(
@@ -258,17 +298,15 @@ def _summarise(
     samples: list[tuple[int, str]] = []
     skipped: list[dict[str, str]] = []
     for rank in range(shards):
-        skipped += json.loads((mined / f"{rank:05d}.skipped.json").read_text(encoding="utf-8"))
-        record = json.loads((rendered / f"{rank:05d}.json").read_text(encoding="utf-8"))
-        samples += [(key, text) for key, text in record["samples"]]
-        for family, gate, n in record["rejected"]:
-            rejected[family, gate] += n
-        record = json.loads((written / f"{rank:05d}.json").read_text(encoding="utf-8"))
-        for split, family, language, n in record["counts"]:
+        skipped += json.loads((mined / f"{rank:05d}.json").read_text(encoding="utf-8"))["skipped"]
+        records = [json.loads((at / f"{rank:05d}.json").read_text(encoding="utf-8")) for at in (rendered, written)]
+        for record in records:
+            samples += [(key, text) for key, text in record["samples"]]
+            for family, gate, n in record["rejected"]:
+                rejected[family, gate] += n
+        for split, family, language, n in records[-1]["counts"]:
             splits[split] += n
             rows[family, language] += n
-        for family, n in record["repeated"].items():
-            rejected[family, "duplicate"] += n
     for split in SPLITS:
         if not any((folder / split).iterdir()):
             with atomic(folder / split / "00000.parquet") as temporary:
@@ -312,19 +350,6 @@ def _summarise(
     )
 
 
-def _inventory(files: list[tuple[Path, str]]) -> list[list[Any]]:
-    """Name, size in bytes and modification time in ns of every file; nulls for one that cannot be looked at."""
-    inventory: list[list[Any]] = []
-    for path, name in files:
-        try:
-            stat = path.stat()
-        except OSError:
-            inventory.append([name, None, None])
-        else:
-            inventory.append([name, stat.st_size, stat.st_mtime_ns])
-    return inventory
-
-
 _BUILT_FROM = ".built_from"
 """A digest in the set's folder of the corpus's place and its files' sizes and exact times; it says nothing in clear."""
 
@@ -338,8 +363,3 @@ def _is_current(output: Path, corpus: str, plan: dict[str, Any]) -> bool:
     read_manifest(output)
     mark = output / _BUILT_FROM
     return mark.exists() and mark.read_text(encoding="utf-8") == _built_from(corpus, plan)
-
-
-def _digest(inventory: list[list[Any]]) -> str:
-    """SHA-256 over names and sizes."""
-    return hashlib.sha256(json.dumps([entry[:2] for entry in inventory]).encode("utf-8", "replace")).hexdigest()

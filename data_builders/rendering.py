@@ -5,9 +5,8 @@ A pure function of the shard's examples and of the plan that the hold-out made, 
 
 from __future__ import annotations
 
-import heapq
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -23,8 +22,10 @@ from data_builders.config import BuildConfig
 from data_builders.families import Example, Family, Template
 from data_builders.gates import rejected_by
 from data_builders.mining import BATCH, key_of, unpack
+from data_builders.rejects import Rejects
 from data_builders.splits import TEST, hashed, held_out_templates, pick
 from instructrec.core.files import atomic, write_json
+from instructrec.core.privacy import mask
 from instructrec.core.schema import (
     INSTRUCTION,
     SPLITS,
@@ -34,9 +35,6 @@ from instructrec.core.schema import (
     instruction_id,
 )
 
-KEPT_REJECTS = 10
-"""Rejected examples kept for reading, per family and gate."""
-
 
 class Renderer:
     """Turns mined examples into rows.
@@ -45,15 +43,22 @@ class Renderer:
         config: the build's settings.
         rates: (family, side) → share of examples kept.
         contamination: `reason(prompt, completion)`, or null.
+        majorities: family → its most frequent answer and the share of those examples that is kept.
     """
 
-    def __init__(self, config: BuildConfig, rates: dict[tuple[str, str], float], contamination: Any = None) -> None:
+    def __init__(
+        self,
+        config: BuildConfig,
+        rates: dict[tuple[str, str], float],
+        contamination: Any = None,
+        majorities: dict[str, tuple[str, float]] | None = None,
+    ) -> None:
         self.config, self.rates, self.contamination = config, rates, contamination
+        self.majorities = majorities or {}
         self.enabled = frozenset(config.gates)
         self.families = {family.name: family for family in config.mined_families}
         self.held = held_out(config)
-        self.rejected: Counter[tuple[str, str]] = Counter()
-        self.samples: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
+        self.rejects = Rejects()
         self._pools: dict[tuple[str, str, bool, bool], list[Template]] = {}
 
     def wordings(self, family: Family, language: str, unseen: bool, choice: bool) -> list[Template]:
@@ -75,22 +80,9 @@ class Renderer:
         return [(TEST_DOCUMENTS, False), (TEST_TEMPLATES, True)] if side == TEST else [(side, False)]
 
     def reject(self, family: str, gate: str, key: int, prompt: str, example: Example, source: str) -> None:
-        """Count a rejected example and keep it if its key is among the smallest."""
-        self.rejected[family, gate] += 1
-        kept = self.samples[family, gate]
-        entry = {
-            "family": family,
-            "gate": gate,
-            "prompt": prompt,
-            "answer": example.answer,
-            "source": json.loads(source),
-        }
-        # A heap of the negated keys keeps the smallest ones, whatever the order of arrival.
-        item = (-key, json.dumps(entry, ensure_ascii=False))
-        if len(kept) < KEPT_REJECTS:
-            heapq.heappush(kept, item)
-        elif item > kept[0]:
-            heapq.heapreplace(kept, item)
+        """Count a rejected example, and perhaps keep it: without what the privacy gate has not seen yet."""
+        answer = mask(example.answer)[0] if "privacy" in self.enabled else example.answer
+        self.rejects.add(family, gate, key, prompt, answer, orjson.loads(source))
 
     def keeps(self, family_name: str, side: str | None, key: int) -> bool:
         """Whether the balance keeps an example; near duplicates are kept to be counted."""
@@ -106,6 +98,10 @@ class Renderer:
             self.reject(family_name, "near_duplicate", key, "", unpack(packed), source)
             return
         example = unpack(packed)
+        answer, share = self.majorities.get(family_name, (None, 1.0))
+        if "majority" in self.enabled and example.answer == answer and hashed("majority", key) >= share * 2**64:
+            self.reject(family_name, "majority", key, "", example, source)
+            return
         if "privacy" in self.enabled:
             masked, found = mask_example(example)
             if found and (self.config.personal_data == "drop" or masked is None):
@@ -163,8 +159,6 @@ def mask_example(example: Example) -> tuple[Example | None, int]:
 
     Null where masking would make two options alike, so that the question has no single answer.
     """
-    from instructrec.core.privacy import mask
-
     count = 0
 
     def clean(text: str) -> str:
@@ -196,11 +190,14 @@ def contamination(paths: tuple[str, ...]) -> Any:
 def render_shard(mined: Path, plan: Path, folder: Path, rank: int, config: BuildConfig) -> None:
     """Render one mined shard: `RANK.rows.parquet` with a column `split`, `RANK.prompts.npy`, and last `RANK.json`.
 
-    `plan` holds `rates.json`, [family, side, share kept], and `RANK.json`: the side of each unit in order, null for a
-    near duplicate.
+    `plan` holds `rates.json`, [family, side, share kept], `majorities.json`, [family, answer, share kept], and
+    `RANK.json`: the side of each unit in order, null for a near duplicate.
     """
     rates = {(family, side): rate for family, side, rate in json.loads((plan / "rates.json").read_text())}
-    renderer = Renderer(config, rates, contamination(config.decontaminate))
+    majorities = {
+        family: (answer, share) for family, answer, share in json.loads((plan / "majorities.json").read_text())
+    }
+    renderer = Renderer(config, rates, contamination(config.decontaminate), majorities)
     sides = json.loads((plan / f"{rank:05d}.json").read_text())
     prompts: list[int] = []
     with atomic(folder / f"{rank:05d}.rows.parquet") as temporary:
@@ -229,48 +226,24 @@ def render_shard(mined: Path, plan: Path, folder: Path, rank: int, config: Build
             flush()
     with atomic(folder / f"{rank:05d}.prompts.npy") as temporary, temporary.open("wb") as file:
         np.save(file, np.array(prompts, np.uint64))
-    write_json(
-        folder / f"{rank:05d}.json",
-        {
-            "rejected": [[family, gate, n] for (family, gate), n in sorted(renderer.rejected.items())],
-            "samples": sorted((-key, text) for kept in renderer.samples.values() for key, text in kept),
-        },
-    )
+    write_json(folder / f"{rank:05d}.json", {"rows": len(prompts)} | renderer.rejects.record())
 
 
-def duplicates(folder: Path, shards: int, parts: int) -> list[set[int]]:
-    """For each shard, the rows whose prompt occurred before, in the order of shards and rows.
-
-    An external sort: hashes are dealt into `parts`, and one part is in memory at a time.
-    """
-    found: list[set[int]] = [set() for _ in range(shards)]
-    for part in range(parts):
-        keys, places = [], []
-        for rank in range(shards):
-            hashes = np.load(folder / f"{rank:05d}.prompts.npy")
-            chosen = np.flatnonzero(hashes % np.uint64(parts) == part)
-            keys.append(hashes[chosen])
-            places.append(np.stack([np.full(len(chosen), rank), chosen], axis=1))
-        key, place = np.concatenate(keys), np.concatenate(places)
-        order = np.argsort(key, kind="stable")  # stable: the first occurrence stays first
-        repeated = order[1:][key[order][1:] == key[order][:-1]]
-        for rank, row in place[repeated].tolist():
-            found[rank].add(row)
-    return found
-
-
-def write_shard(rendered: Path, folder: Path, marks: Path, rank: int, dropped: set[int]) -> None:
-    """Write one shard's rows but the `dropped` ones: `SPLIT/RANK.parquet` in `folder`, last `RANK.json` in `marks`."""
+def write_shard(rendered: Path, folder: Path, marks: Path, rank: int) -> None:
+    """Write one shard's rows but the dropped ones: `SPLIT/RANK.parquet` in `folder`, last `RANK.json` in `marks`."""
+    dropped = dict(json.loads((rendered / f"{rank:05d}.dropped.json").read_text()))
     counts: Counter[tuple[str, str, str]] = Counter()
-    repeated: Counter[str] = Counter()
+    rejects = Rejects()
     writers: dict[str, pq.ParquetWriter] = {}
     number = 0
     for batch in pq.ParquetFile(rendered / f"{rank:05d}.rows.parquet").iter_batches(BATCH):
         table = pa.Table.from_batches([batch])
-        keep = np.array([i not in dropped for i in range(number, number + len(table))])
+        gates = pa.array([dropped.get(i) for i in range(number, number + len(table))], pa.string())
         number += len(table)
-        repeated.update(table.filter(pa.array(~keep))["family"].to_pylist())
-        table = table.filter(pa.array(keep))
+        for row, gate in zip(table.filter(gates.is_valid()).to_pylist(), gates.drop_null().to_pylist(), strict=True):
+            prompt, answer = row["prompt"][-1]["content"], row["completion"][0]["content"]
+            rejects.add(row["family"], gate, int(row["id"][:16], 16), prompt, answer, row["source"])
+        table = table.filter(gates.is_null())
         splits = table["split"].to_pylist()
         counts.update(zip(splits, table["family"].to_pylist(), table["language"].to_pylist(), strict=True))
         rows = table.drop_columns(["split"]).cast(INSTRUCTION)
@@ -285,5 +258,5 @@ def write_shard(rendered: Path, folder: Path, marks: Path, rank: int, dropped: s
         writer.close()
     write_json(
         marks / f"{rank:05d}.json",
-        {"counts": [[*key, n] for key, n in sorted(counts.items())], "repeated": dict(sorted(repeated.items()))},
+        {"rows": counts.total(), "counts": [[*key, n] for key, n in sorted(counts.items())]} | rejects.record(),
     )

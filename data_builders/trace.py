@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import pyarrow.parquet as pq
 
 from data_builders.config import BuildConfig
-from data_builders.documents import PYTHON, Document, Skipped, Unreadable, corpus_files, read
+from data_builders.documents import PYTHON, Document, Fields, Skipped, Unreadable, corpus_files, read
 from data_builders.families import Example
 from data_builders.mining import mine, pack, pack_source, source_of
 from data_builders.readers.files import COMPRESSIONS, file_sha256, stream
@@ -59,13 +59,14 @@ class RawFiles:
 
     Args:
         corpus: as `data_builders.documents.corpus_files` takes it.
+        fields: of records, as `data_builders.documents.read` takes them.
 
     Raises:
         UserError: there is no such corpus.
     """
 
-    def __init__(self, corpus: str) -> None:
-        self.corpus = corpus
+    def __init__(self, corpus: str, fields: Fields | None = None) -> None:
+        self.corpus, self.record_fields = corpus, fields
         self.files = {name: path for path, name in corpus_files(corpus)}
 
     def place(self, source: dict[str, Any]) -> tuple[Path, str]:
@@ -118,7 +119,7 @@ class RawFiles:
         for (path, name, extractor), wanted in by_file.items():
             try:
                 if _NOT_BYTES_OF_TEXT.search(extractor):
-                    texts = _from_documents(path, name, set(wanted))
+                    texts = _from_documents(path, name, set(wanted), self.record_fields)
                     found |= {key: Span(text[:most], len(text) <= most) for key, text in texts.items()}
                     continue
                 compression = COMPRESSIONS.get(path.suffix.lower(), "") if "+" in extractor else ""
@@ -151,10 +152,12 @@ def _cut(file: BinaryIO, ranges: set[tuple[int, int]], seekable: bool) -> dict[t
     return found
 
 
-def _from_documents(path: Path, name: str, wanted: set[tuple[str, int, int]]) -> dict[tuple[str, int, int], str]:
+def _from_documents(
+    path: Path, name: str, wanted: set[tuple[str, int, int]], record_fields: Fields | None
+) -> dict[tuple[str, int, int], str]:
     """The content of the documents at (path, start, end)."""
     found: dict[tuple[str, int, int], str] = {}
-    for document in read(path, name, ""):
+    for document in read(path, name, "", fields=record_fields):
         if isinstance(document, Document):
             for key in wanted - found.keys():
                 if document.path == key[0] and document.start <= key[1] and key[2] <= document.end:
@@ -326,7 +329,7 @@ def _compared(
     for side in (TRAIN, VALIDATION, TEST):
         for _, values in renderer.rows(row["family"], document.language or "", pack(example), source, side):
             yield _differences(row, dict(zip(INSTRUCTION.names, values, strict=True)))
-    for (_, gate), _n in renderer.rejected.items():
+    for (_, gate), _n in renderer.rejects.counts.items():
         notes[f"gate: {gate} rejects it"] += 1
 
 
@@ -365,8 +368,8 @@ def trace(folder: Path, prefix: str, corpus: str | None) -> tuple[str, bool]:
     """
     manifest = read_manifest(folder)
     split, row = find_row(folder, prefix)
-    raw = RawFiles(corpus_of(manifest, corpus))
-    config = config_of(manifest, raw.corpus)
+    config = config_of(manifest, corpus_of(manifest, corpus))
+    raw = RawFiles(config.corpus, config.record_fields)
     lines = [
         f"row        {row['id']} · {split}",
         f"family     {row['family']} (group {row['group']}, {row['kind']})",
@@ -394,7 +397,11 @@ def trace(folder: Path, prefix: str, corpus: str | None) -> tuple[str, bool]:
     for message in (*row["prompt"], *row["completion"]):
         lines += _block(message["role"], message["content"])
     places = dict.fromkeys(raw.place(entry) for entry in row["source"])
-    documents = (document for path, name in places for document in read(path, name, config.document_licence))
+    documents = (
+        document
+        for path, name in places
+        for document in read(path, name, config.document_licence, fields=config.record_fields)
+    )
     result = rederive(row, documents, config)
     lines.append("")
     if result.masked:

@@ -35,6 +35,7 @@ def base_model(
 
 @app.command()
 def build(
+    context: typer.Context,
     corpus: Annotated[
         str | None,
         typer.Option(help="A folder of documents or code, or `python`: what every Python carries. Default: python."),
@@ -42,6 +43,12 @@ def build(
     output: Annotated[Path, typer.Option(help="The set's folder.")] = Path("outputs/quickstart/set"),
     config: Annotated[Path | None, typer.Option(help="YAML with any of these keys; flags go before it.")] = None,
     licence: Annotated[str | None, typer.Option(help="SPDX identifier of the corpus, written into every row.")] = None,
+    record_fields: Annotated[
+        str | None,
+        typer.Option(
+            "--fields", help="Names of the fields of records, as in text=body,title=name. Default: the usual."
+        ),
+    ] = None,
     families: Annotated[str | None, typer.Option(help="Comma-separated names; default: all.")] = None,
     held_out_groups: Annotated[
         str | None, typer.Option(help="Comma-separated groups of families kept for test_tasks. Default: coherence.")
@@ -65,6 +72,9 @@ def build(
     seed: Annotated[int | None, typer.Option(help="Of every choice.")] = None,
     workers: Annotated[int, typer.Option(help="Processes; the result does not depend on it.")] = os.cpu_count() or 1,
     engine: Annotated[str, typer.Option(help="local or ray; the result does not depend on it.")] = "local",
+    slurm: Annotated[
+        Path | None, typer.Option(help="Write the Slurm script of this build on several nodes here, and do not build.")
+    ] = None,
 ) -> None:
     """Mine a corpus into an instruction set with five splits, a manifest and a card.
 
@@ -81,6 +91,7 @@ def build(
     flags: dict[str, Any] = {
         "corpus": corpus,
         "licence": licence,
+        "fields": None if record_fields is None else _pairs("--fields", record_fields),
         "families": families,
         "held_out_groups": held_out_groups,
         "held_out_templates": held_out_templates,
@@ -108,6 +119,9 @@ def build(
         raise UserError(f"--engine: must be one of {', '.join(ENGINES)}, not {engine!r}")
     started = time.time()
     settings = BuildConfig(**values)
+    if slurm is not None:
+        _write_slurm(slurm, context)
+        return
 
     def finish(folder: Path) -> None:
         manifest = read_manifest(folder)
@@ -121,6 +135,34 @@ def build(
     if failures := sorted(r for r in manifest["corpus"]["skipped"] if r.startswith("family_failed:")):
         print(f"the set is complete but for what these families missed ({', '.join(failures)}); see skipped.jsonl")
         raise typer.Exit(1)
+
+
+def _write_slurm(path: Path, context: typer.Context) -> None:
+    """Write the script of the build that this command line describes."""
+    from data_builders.slurm import slurm_script
+    from instructrec.core.files import write_text
+
+    if path.exists():
+        raise UserError(f"--slurm {path}: exists already; choose another name or delete it")
+    arguments = [
+        f"{parameter.opts[0]}={context.params[parameter.name]}"
+        for parameter in context.command.params
+        if parameter.name not in (None, "slurm", "workers", "engine")
+        and str(context.get_parameter_source(parameter.name)).endswith("COMMANDLINE")
+    ]
+    write_text(path, slurm_script(path.name, arguments))
+    print(f"{path}: written; set its #SBATCH lines and its environment, then: sbatch {path}")
+
+
+def _pairs(flag: str, text: str) -> dict[str, str]:
+    """`a=b,c=d` as a mapping."""
+    pairs: dict[str, str] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        key, equals, value = map(str.strip, part.partition("="))
+        if not equals:
+            raise UserError(f"{flag}: must be pairs such as text=body,title=name, not {part!r}")
+        pairs[key] = value
+    return pairs
 
 
 def _read_build_yaml(path: Path, known: list[str]) -> dict[str, Any]:

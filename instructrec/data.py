@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from instructrec.core.errors import UserError
 from instructrec.core.files import fingerprint
+from instructrec.core.passages import Passages
 from instructrec.core.schema import HELD_OUT, INSTRUCTION, TRAIN, VALIDATION, read_manifest, read_split, split_files
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 QUICKSTART_SET = "outputs/quickstart/set"
 """The default set: mined from what every Python carries, built on first use."""
+
+MOST_NAMED = 3
+"""Pairs of rows that an error names."""
 
 
 def ensure_set(name: str) -> Path:
@@ -37,22 +41,29 @@ def ensure_set(name: str) -> Path:
 def check_hold_out(folder: Path) -> None:
     """Refuse a set whose training rows overlap with what it holds out.
 
-    Checked: prompts that also occur in a held-out split, bytes of held-out documents, held-out wordings and families.
+    Checked: prompts that also occur in a held-out split, bytes of held-out documents, held-out wordings and families,
+    and passages of held-out rows that a training row has from another document. For the last, prompts are compared by
+    their 13-grams without those that the rows of a wording share, so that a common wording alone is no overlap; a
+    held-out row of whose remaining n-grams one training row has more than half, and eight at least, is one.
 
     Raises:
-        UserError: naming the first training row that overlaps and what it overlaps with.
+        UserError: naming the first training row that overlaps and what it overlaps with, or three pairs of rows that
+            share a passage.
     """
     manifest = read_manifest(folder)
     families, templates = set(manifest["held_out"]["families"]), set(manifest["held_out"]["templates"])
     prompts: dict[str, str] = {}
     spans: dict[tuple[str, str], list[tuple[int, int, str]]] = {}
+    passages = Passages()
     for split in (VALIDATION, *HELD_OUT):
         for row in read_split(folder, split):
+            passages.hold_out(row)
             prompts[row["prompt"][-1]["content"]] = f"{split} row {row['id']}"
             for source in row["source"]:
                 place = (source["path"], source["sha256"])
                 spans.setdefault(place, []).append((source["start"], source["end"], f"{split} row {row['id']}"))
     for row in read_split(folder, TRAIN):
+        passages.train(row)
         other = prompts.get(row["prompt"][-1]["content"])
         if other is None and row["family"] in families:
             other = f"the held-out family {row['family']}"
@@ -67,6 +78,14 @@ def check_hold_out(folder: Path) -> None:
                 f"{folder}: training row {row['id']} overlaps with {other}; such a set cannot measure unseen "
                 "instructions. Build it again with `instructrec build`"
             )
+    if leaks := passages.leaks():
+        named = ", ".join(f"{leak.train} that of {leak.held_out} ({leak.share:.0%})" for leak in leaks[:MOST_NAMED])
+        rows = len({leak.held_out for leak in leaks})
+        raise UserError(
+            f"{folder}: the passages of {rows} held-out rows are also in training rows from other documents: training "
+            f"row {named}{', …' if len(leaks) > MOST_NAMED else ''}; such a set cannot measure unseen instructions. "
+            "Build it again with `instructrec build`"
+        )
 
 
 def load_set(name: str, max_rows: int | None = None) -> dict[str, Dataset]:

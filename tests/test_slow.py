@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,6 +55,48 @@ def test_ray_builds_the_same_bytes(tmp_path):
     assert manifests[0] == manifests[1]
     for path in (tmp_path / "local").rglob("*.parquet"):
         assert path.read_bytes() == (tmp_path / "ray" / path.relative_to(tmp_path / "local")).read_bytes()
+
+
+def test_a_build_killed_twenty_times_has_the_bytes_of_an_undisturbed_one(tmp_path):
+    """Kills at moments of the whole build, each followed by a resume; one that ends before its moment starts anew."""
+
+    def start(output: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "instructrec", "build", "--output", str(output), "--workers", "2"]
+        return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def content(folder: Path) -> dict[str, bytes]:
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        files.remove(folder / "lineage.json")  # it says when the build started and how long it took
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+    started = time.monotonic()
+    assert start(tmp_path / "undisturbed" / "set").wait() == 0
+    duration = time.monotonic() - started
+    undisturbed, output = content(tmp_path / "undisturbed" / "set"), tmp_path / "killed" / "set"
+    assert sum(name.startswith("train/") for name in undisturbed) > 2  # several shards, so that some are left to do
+
+    rng = random.Random(11)
+    moments = [duration * 0.95 * (number + rng.random()) / 20 for number in range(20)]
+    rng.shuffle(moments)
+    resumed = 0
+    while moments:
+        resumed += output.with_name("set.partial").exists()
+        process = start(output)
+        try:
+            code = process.wait(moments[-1])
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            moments.pop()
+            time.sleep(0.2)  # the workers' locks go with them
+            if output.exists():  # killed between the rename and its exit
+                assert content(output) == undisturbed
+        else:
+            assert code == 0 and content(output) == undisturbed
+            shutil.rmtree(output)
+    assert resumed >= 10
+    assert start(output).wait() == 0 and content(output) == undisturbed
+    assert sorted(path.name for path in output.parent.iterdir()) == ["set"]
 
 
 def test_the_base_model_talks(base_model):

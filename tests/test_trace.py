@@ -195,6 +195,21 @@ def test_records_are_found_in_files_of_many(tmp_path, name):
         assert rederive(row, read(path, name, config.document_licence), config).identical
 
 
+def test_sources_in_tables_of_other_field_names_are_shown(tmp_path):
+    """What stands in a Parquet file is no text to cut from its bytes: showing it needs the fields too."""
+    path = tmp_path / "letters.parquet"
+    records = [{"heading": f"Letter {n}", "words": f"Käse {n}. {PARAGRAPH.format(f'pilot {n}')}"} for n in range(30)]
+    pq.write_table(pa.Table.from_pylist(records), path)
+    flags = ("--fields", "text=words,title=heading", "--gates", "empty")
+    done = cli("build", "--corpus", str(path), "--output", str(tmp_path / "set"), *flags)
+    assert done.returncode == 0, done.stderr
+    for _, row in rows(tmp_path / "set")[-3:]:
+        text, identical = trace(tmp_path / "set", row["id"], str(path))
+        assert identical and "│ Käse" in text
+    assert cli("inspect", str(tmp_path / "set"), "--corpus", str(path)).returncode == 0
+    assert "Käse" in (tmp_path / "set" / "inspect.html").read_text(encoding="utf-8").split('"spans"')[1]
+
+
 def test_long_spans_are_cut_at_a_whole_character(tmp_path):
     (tmp_path / "long.txt").write_text("ä🦊" * 3000, encoding="utf-8")
     source = {"path": "long.txt", "start": 0, "end": 18_000, "extractor": "utf8/1"}

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
 from data_builders.readers import document as limits
 from data_builders.readers.document import Unreadable
@@ -25,6 +26,8 @@ LEAST_EXPANSION, MOST_EXPANSION = 256 << 20, 100
 
 _CHUNK = 1 << 20
 _BOM = b"\xef\xbb\xbf"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+"""The marks that UTF-16 opens with; in UTF-8 neither byte ever occurs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +84,11 @@ def whole_text(path: Path) -> Whole:
     """A file of UTF-8 text.
 
     Raises:
-        Unreadable: as `whole_bytes`, `binary` or `invalid_utf8`.
+        Unreadable: as `whole_bytes`, `utf16`, `binary` or `invalid_utf8`.
     """
     raw = whole_bytes(path)
+    if raw.startswith(_UTF16):
+        raise Unreadable("utf16")
     if b"\0" in raw:
         raise Unreadable("binary")
     start = len(_BOM) if raw.startswith(_BOM) else 0
@@ -125,7 +130,7 @@ class Line:
 class Stream:
     """Lines of a file, decompressed on the way, with their byte places in the (decompressed) stream."""
 
-    def __init__(self, file: BinaryIO, most: int | None) -> None:
+    def __init__(self, file: BufferedReader, most: int | None) -> None:
         self.file = file
         self.most = most
         """decompressed bytes at most; null for a file that is not compressed"""
@@ -176,7 +181,8 @@ def stream(path: Path, compression: str = "") -> Iterator[Stream]:
     """Open a file for lines. `compression` is a value of `COMPRESSIONS`, or empty.
 
     Raises:
-        Unreadable: `not_a_file`, `unreadable`, `empty`, `truncated`, `corrupt` or `too_large`, here or while reading.
+        Unreadable: `not_a_file`, `unreadable`, `empty`, `utf16`, `truncated`, `corrupt` or `too_large`, here or while
+            reading.
     """
     size = file_size(path)
     if not size:
@@ -184,6 +190,8 @@ def stream(path: Path, compression: str = "") -> Iterator[Stream]:
     most = max(LEAST_EXPANSION, MOST_EXPANSION * size) if compression else None
     try:
         with _open(path, compression) as file:
+            if file.peek(2).startswith(_UTF16):
+                raise Unreadable("utf16")
             yield Stream(file, most)
     except EOFError:
         raise Unreadable("truncated") from None
@@ -195,14 +203,12 @@ def stream(path: Path, compression: str = "") -> Iterator[Stream]:
         raise Unreadable("truncated" if "runcated" in str(error) else "corrupt") from None
 
 
-def _open(path: Path, compression: str) -> BinaryIO:
+def _open(path: Path, compression: str) -> BufferedReader:
     if compression == "gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
+        return cast(BufferedReader, gzip.open(path, "rb"))  # which has all that is asked of it
     if compression == "zst":
-        import io
-
         import pyarrow as pa
 
         compressed = pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
-        return cast(BinaryIO, io.BufferedReader(compressed, _CHUNK))
-    return path.open("rb", buffering=_CHUNK)
+        return BufferedReader(compressed, _CHUNK)
+    return cast(BufferedReader, path.open("rb", buffering=_CHUNK))

@@ -104,6 +104,8 @@ class _Page:
         self.lists = self.tables = self.pre = 0
         self.rows: list[list[str]] = [[]]
         """of the open list or table, by cell; a list's rows have one"""
+        self.last_heading = -1
+        """by number of blocks"""
         self.headers: list[int] = []
         self.mains: list[int] = []
         """where `<main>` opens and closes, by number of blocks"""
@@ -195,7 +197,7 @@ class _Page:
                 self.mains.append(len(self.blocks))
             if name == "header" and self.headers:
                 first = self.headers.pop()
-                if all(kind != "heading" for kind, *_ in self.blocks[first:]):
+                if self.last_heading < first:
                     del self.blocks[first:]
 
     def flush(self) -> None:
@@ -242,6 +244,8 @@ class _Page:
         navigation = kind in ("paragraph", "list") and self.link > _LINK_SHARE * len(text)
         self.link = 0
         if text and not navigation:
+            if kind == "heading":
+                self.last_heading = len(self.blocks)
             self.blocks.append((kind, text, level, self.start, max(self.start, self.end)))
 
 

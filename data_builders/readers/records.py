@@ -30,6 +30,12 @@ class Fields:
     language: tuple[str, ...] = ("language", "lang")
     layout: str = "plain"
 
+    @classmethod
+    def named(cls, names: Mapping[str, str]) -> Fields:
+        """The usual fields, but for those of `names`: attribute → the one name that counts (or the layout)."""
+        given: dict[str, Any] = {key: name if key == "layout" else (name,) for key, name in names.items()}
+        return cls(**given)
+
     @property
     def names(self) -> tuple[str, ...]:
         return self.text + self.title + self.licence + self.language

@@ -39,10 +39,12 @@ def read_subtitles(path: Path, name: str, licence: str) -> Iterator[Document]:
     whole = whole_text(path)
     paragraphs: list[tuple[list[str], int, int]] = []
     shown_until = -PAUSE_MS
-    for timing in _TIMING.finditer(whole.content):
+    timings = list(_TIMING.finditer(whole.content))
+    limits = [timing.start() for timing in timings[1:]] + [len(whole.content)]
+    for timing, limit in zip(timings, limits, strict=False):
         times = timing.groups()
-        end_match = _CUE_END.search(whole.content, timing.end() - 1)
-        end = end_match.start() if end_match else len(whole.content)
+        end_match = _CUE_END.search(whole.content, timing.end() - 1, limit)
+        end = end_match.start() if end_match else limit
         spoken = _SOUND.sub("", unescape(_MARKUP.sub("", whole.content[timing.end() : end])))
         lines = [line.strip() for line in spoken.split("\n") if line.strip()]
         if not lines:

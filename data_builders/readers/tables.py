@@ -24,6 +24,10 @@ class _Lines:
         self.problem = ""
         self.size = 0
 
+    def reason(self) -> str:
+        """Why `csv.reader` gave up on the row."""
+        return "too_large" if self.size > limits.MAX_DOCUMENT_BYTES else "invalid_csv"
+
     def __iter__(self) -> Iterator[str]:
         return self
 
@@ -50,7 +54,8 @@ def read_table(path: Path, name: str, licence: str, fields: Fields, delimiter: s
     """Yield the rows below the header.
 
     Raises:
-        Unreadable: as `files.stream`, `no_text_field` for a header without one, or the reason its header is bad.
+        Unreadable: as `files.stream`, `no_text_field` for a header without one, or the reason its header is bad, as
+            `invalid_csv` if its lines end as on an old Mac.
     """
     csv.field_size_limit(limits.MAX_DOCUMENT_BYTES)
     with stream(path) as source:
@@ -61,7 +66,7 @@ def read_table(path: Path, name: str, licence: str, fields: Fields, delimiter: s
                 delimiter = ";"  # what spreadsheets write where a comma is the decimal sign
             header = next(csv.reader([header_line], delimiter=delimiter))
         except csv.Error:
-            raise Unreadable("too_large") from None
+            raise Unreadable(lines.reason()) from None
         if lines.problem:
             raise Unreadable(lines.problem)
         if not set(header) & set(fields.text):
@@ -75,7 +80,7 @@ def read_table(path: Path, name: str, licence: str, fields: Fields, delimiter: s
             except StopIteration:
                 return
             except csv.Error:
-                yield Skipped(name, "too_large", start, lines.end)
+                yield Skipped(name, lines.reason(), start, lines.end)
                 continue
             if lines.problem:
                 yield Skipped(name, lines.problem, start, lines.end)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 
-from data_builders.layout import Function, functions, parse_python
+from data_builders.layout import Function, functions, parse_python, python_lines
 from data_builders.readers.document import UTF8, Document, Unreadable
 from data_builders.readers.files import whole_text
 from data_builders.readers.licences import licence_of
@@ -83,4 +83,4 @@ def _docstrings(tree: ast.Module) -> Iterator[ast.Constant]:
 
 def _line_starts(content: str, bom: int) -> list[int]:
     """The byte at which each line of the file starts."""
-    return list(accumulate((len(line.encode()) + 1 for line in content.split("\n")), initial=bom))
+    return list(accumulate((len(line.encode()) + 1 for line in python_lines(content)), initial=bom))
