@@ -26,7 +26,7 @@ class BuildConfig:
         families: names to mine; empty means all.
         held_out_groups: groups of families that only `test_tasks` holds.
         held_out_templates, test_documents, validation_documents: shares in [0, 1).
-        per_document: examples of one family from one document at most.
+        per_document: examples of one family from one document at most; a large corpus is asked for fewer (`quota`).
         rows_per_family: training rows of one family at most.
         answer_words_per_family: words in the training answers of one family at most, so that a family with long
             answers does not own the loss.
@@ -103,6 +103,16 @@ class BuildConfig:
     @property
     def document_licence(self) -> str:
         return self.licence or ("PSF-2.0" if self.corpus == PYTHON else "unknown")
+
+    @property
+    def examples_wanted(self) -> float:
+        """Examples of a family that the balance can use: enough for the maximum of every split."""
+        train = 1 - self.test_documents - self.validation_documents
+        wanted = [max([1.0, *self.weights.values()]) * self.rows_per_family / train]
+        wanted += [
+            self.heldout_rows_per_family / share for share in (self.test_documents, self.validation_documents) if share
+        ]
+        return max(wanted)
 
     def portable(self) -> dict[str, Any]:
         """The config as the manifest shows it: corpus and evaluations by name, without their place on this machine."""

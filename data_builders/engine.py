@@ -5,6 +5,7 @@ The engine is datatrove; a stage is a function of a shard's number, so another e
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import threading
@@ -82,6 +83,7 @@ def run_stage(stage: Stage, logs: Path, workers: int, engine: str) -> None:
     shards, step = len(stage.sizes), stage.step
 
     def task(data: Any, rank: int = 0, world_size: int = 1) -> None:
+        gc.freeze()  # what is imported by now need not be looked through for garbage again
         step(rank)
 
     done = threading.Event()

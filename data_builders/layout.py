@@ -24,6 +24,7 @@ _COMMENT = re.compile(r"<!--.*?-->", re.S)
 _ATX = re.compile(r"(#{1,6})[ \t]+([^ \t].*)")
 _ADORNMENT = re.compile(r"^([=\-~^\"'*+#`:.<>_])\1{2,}[ \t]*$")
 _RULES = frozenset("=-~^\"'*+#`:.<>_")
+_RULE_BELOW = re.compile(r"[^\n]*\n[=\-~^\"'*+#`:.<>_]")
 _AFTER_LETTER = frozenset(".)")
 _LIST = re.compile(r"^\s*(?:[-*+•]|\(?\d{1,3}[.)]|[a-zA-Z][.)])\s+\S")
 _TABLE = re.compile(r"^\s*(?:\||\+[-=]+\+|={2,}\s+={2,})")
@@ -135,9 +136,6 @@ class _Reader:
         return None
 
     def body(self, text: str, start: int, end: int) -> None:
-        # Most blocks: nothing but a paragraph opens with two letters.
-        if text[0].isalpha() and text[1:2] not in _AFTER_LETTER:
-            return self.add("paragraph", unwrap(text), start, end)
         if _TABLE.match(text):
             return self.add("table", text, start, end)
         if _LIST.match(text):
@@ -171,7 +169,12 @@ def blocks(content: str, layout: str) -> list[Block]:
         if start < place:
             continue
         for match in _CHUNK.finditer(content, place, start):
-            reader.chunk(match[0], match.start())
+            text, first = match[0], match.start()
+            if text[0].isalpha() and text[1:2] not in _AFTER_LETTER and not _RULE_BELOW.match(text):
+                # Most of a page: nothing but a paragraph opens with two letters above a line that is no rule.
+                reader.blocks.append(Block("paragraph", unwrap(text), first, first + len(text.rstrip())))
+            else:
+                reader.chunk(text, first)
         if end > start:
             reader.add("code", content[start:end], start, end)
         place = end

@@ -5,6 +5,7 @@ A pure function of the shard's bytes and the config, so that shards can run anyw
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections import Counter, defaultdict
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 from data_builders.config import BuildConfig
 from data_builders.documents import Document, Skipped, Unreadable, read
 from data_builders.families import Example, Family
+from data_builders.quota import Quota
 from data_builders.splits import hashed
 from instructrec.core.errors import UserError
 from instructrec.core.files import atomic, write_json
@@ -31,12 +33,14 @@ EXAMPLES = pa.schema(
         pa.field("unit", pa.int32()),
         pa.field("family", pa.string()),
         pa.field("language", pa.string()),
-        pa.field("example", pa.string()),
-        pa.field("source", pa.string()),
+        pa.field("example", pa.binary()),
+        pa.field("source", pa.binary()),
         pa.field("key", pa.uint64()),
+        pa.field("words", pa.int64()),
     ]
 )
-"""A mined example: index of its unit in the shard; `example` and `source` are JSON; `key` is `key_of` it."""
+"""A mined example: index of its unit in the shard; `example` and `source` are JSON; `key` is `key_of` it;
+`words` counts its answer's."""
 
 UNITS = pa.schema(
     [
@@ -45,10 +49,10 @@ UNITS = pa.schema(
         pa.field("documents", pa.int64()),
         pa.field("bytes", pa.int64()),
         pa.field("signature", pa.binary(4 * SLOTS)),
-        pa.field("found", pa.string()),
+        pa.field("examples", pa.int32()),
     ]
 )
-"""A unit of the hold-out; `found` is JSON: family → [examples, words in their answers]."""
+"""A unit of the hold-out, and how many examples were found in it."""
 
 BATCH = 2048
 
@@ -78,24 +82,27 @@ class _Writer:
         self.file.close()
 
 
-def pack(example: Example) -> str:
+def pack(example: Example) -> bytes:
     """An example as JSON."""
     fields = (example.fields, example.answer, example.start, example.end, example.options, example.checks)
-    return orjson.dumps(fields).decode()
+    return orjson.dumps(fields)
 
 
-def unpack(text: str) -> Example:
+def unpack(text: bytes) -> Example:
     """The example that `pack` wrote."""
     return Example(*orjson.loads(text))
 
 
-def key_of(seed: int, family: str, source: str, packed: str) -> int:
+def key_of(seed: int, family: str, source: bytes, packed: bytes) -> int:
     """A hash of a packed example by which it is chosen, worded and ordered: 64 bits, uniform."""
-    return hashed(seed, family, source, packed)
+    digest = hashlib.blake2b(f"{seed} {family} ".encode() + source + packed, digest_size=8).digest()
+    return int.from_bytes(digest, "big")
 
 
-def mine(document: Document, config: BuildConfig) -> Iterator[tuple[Family, Example | Exception]]:
-    """Every family's examples from one document, `per_document` each at most.
+def mine(
+    document: Document, config: BuildConfig, quota: Quota | None = None
+) -> Iterator[tuple[Family, Example | Exception]]:
+    """Every family's examples from one document, `per_document` each at most, or what the quota says.
 
     A family that raises on a document yields the exception in its place; the other families go on.
     """
@@ -103,7 +110,8 @@ def mine(document: Document, config: BuildConfig) -> Iterator[tuple[Family, Exam
         if family.kind == document.kind and document.language in family.templates:
             rng = random.Random(hashed(config.seed, family.name, document.path, document.start, document.sha256))
             try:
-                for example in islice(family.mine(document, rng), config.per_document):
+                most = quota.of(family.name) if quota else config.per_document
+                for example in islice(family.mine(document, rng), most):
                     yield family, example
             except Exception as error:  # a bug in one family must not cost the build
                 yield family, error
@@ -122,16 +130,13 @@ def source_of(document: Document, example: Example) -> dict[str, Any]:
     }
 
 
-def pack_source(document: Document, example: Example) -> str:
+def pack_source(document: Document, example: Example) -> bytes:
     """The row's `source` as JSON."""
-    return orjson.dumps([source_of(document, example)]).decode()
+    return orjson.dumps([source_of(document, example)])
 
 
 LABELS_COUNTED, LONGEST_LABEL = 50, 30
 """For the `majority` gate: of each family's answers of up to 30 characters, the 50 most frequent of a shard."""
-
-NOTHING = "{}"
-"""`found` of a unit without examples."""
 
 
 class _Unit:
@@ -141,8 +146,7 @@ class _Unit:
         self.index, self.name, self.kind = index, document.unit, document.kind
         self.documents = self.bytes = 0
         self.longest = ""
-        self.examples: Counter[str] = Counter()
-        self.words: Counter[str] = Counter()
+        self.examples = 0
 
     def see(self, document: Document) -> None:
         self.documents += 1
@@ -153,79 +157,96 @@ class _Unit:
             self.longest = document.content
 
     def row(self) -> tuple[Any, ...]:
-        found = {name: [n, self.words[name]] for name, n in sorted(self.examples.items())}
-        mark = signature(self.longest).tobytes()
-        return self.name, self.kind, self.documents, self.bytes, mark, json.dumps(found)
+        return self.name, self.kind, self.documents, self.bytes, signature(self.longest).tobytes(), self.examples
 
 
 Piece = tuple[str, str, int, int | None]
 """Place and name of a file, and the range of its bytes that a shard reads; a null end is the file's end."""
 
 
+class _Shard:
+    """Mines documents one by one and writes what it finds."""
+
+    def __init__(self, config: BuildConfig, quota: Quota, examples: Path, units: Path) -> None:
+        self.config, self.quota = config, quota
+        self.examples, self.units = _Writer(examples, EXAMPLES), _Writer(units, UNITS)
+        self.skipped: list[dict[str, Any]] = []
+        self.failed: dict[tuple[str, str], dict[str, Any]] = {}
+        self.labels: dict[str, Counter[str]] = defaultdict(Counter)
+        self._unit: _Unit | None = None
+        self._units = 0
+
+    def document(self, document: Document) -> None:
+        """Mine one document; those of one unit come one after the other."""
+        if self._unit is None or self._unit.name != document.unit:
+            self.end_unit()
+            self._unit = _Unit(self._units, document)
+            self._units += 1
+        unit = self._unit
+        unit.see(document)
+        found: Counter[str] = Counter()
+        for family, example in mine(document, self.config, self.quota):
+            if isinstance(example, Exception):
+                reason = f"family_failed:{family.name}"
+                entry = {"path": document.path, "reason": reason, "error": repr(example)[:200]}
+                self.failed[document.path, reason] = entry
+                continue
+            found[family.name] += 1
+            if len(example.answer) <= LONGEST_LABEL:
+                self.labels[family.name][example.answer] += 1
+            source, packed = pack_source(document, example), pack(example)
+            key = key_of(self.config.seed, family.name, source, packed)
+            words = count_words(example.answer)
+            self.examples.add(unit.index, family.name, document.language, packed, source, key, words)
+        unit.examples += found.total()
+        self.quota.see(document.size, found)
+
+    def skip(self, path: str, reason: str, **more: Any) -> None:
+        self.skipped.append({"path": path, "reason": reason, **more})
+
+    def end_unit(self) -> None:
+        if self._unit is not None:
+            self.units.add(*self._unit.row())
+        self._unit = None
+
+    def close(self) -> dict[str, Any]:
+        """Write what is left; returns the shard's mark."""
+        self.examples.close()
+        self.units.close()
+        answers = [
+            [name, n, self.labels[name].most_common(LABELS_COUNTED)] for name, n in sorted(self.quota.found.items())
+        ]
+        skipped = self.skipped + list(self.failed.values())
+        return {"documents": self.quota.documents, "skipped": skipped, "answers": answers}
+
+
 def mine_shard(shards: Path, config: BuildConfig, folder: Path, rank: int) -> None:
-    """Read and mine the pieces of one shard, which `RANK.json` in `shards` lists.
+    """Read and mine one shard, which `RANK.json` in `shards` describes.
 
     Writes `RANK.units.parquet`, `RANK.examples.parquet` and, last, `RANK.json` into `folder`: the number of documents,
     what was skipped, and [family, examples, most frequent answers].
     """
-    pieces: list[Piece] = json.loads((shards / f"{rank:05d}.json").read_text(encoding="utf-8"))
-    found: Counter[str] = Counter()
-    labels: dict[str, Counter[str]] = defaultdict(Counter)
-    documents = 0
-    skipped: list[dict[str, Any]] = []
-    failed: dict[str, dict[str, str]] = {}
+    plan = json.loads((shards / f"{rank:05d}.json").read_text(encoding="utf-8"))
+    pieces: list[Piece] = plan["pieces"]
     with (
-        atomic(folder / f"{rank:05d}.examples.parquet") as examples_file,
-        atomic(folder / f"{rank:05d}.units.parquet") as units_file,
+        atomic(folder / f"{rank:05d}.examples.parquet") as examples,
+        atomic(folder / f"{rank:05d}.units.parquet") as units,
     ):
-        examples, units = _Writer(examples_file, EXAMPLES), _Writer(units_file, UNITS)
-        count = 0
+        shard = _Shard(config, Quota(config, plan["bytes"], plan["corpus"]), examples, units)
         for path, name, start, end in pieces:
-            unit: _Unit | None = None
+            fields, licence = config.record_fields, config.document_licence
             try:
-                for document in read(
-                    Path(path), name, config.document_licence, start=start, end=end, fields=config.record_fields
-                ):
-                    if isinstance(document, Skipped):
-                        place = {"start": document.start, "end": document.end}
-                        skipped.append({"path": document.path, "reason": document.reason, **place})
-                        continue
-                    if unit is None or unit.name != document.unit:
-                        if unit is not None:
-                            units.add(*unit.row())
-                        unit = _Unit(count, document)
-                        count += 1
-                    unit.see(document)
-                    documents += 1
-                    for family, example in mine(document, config):
-                        if isinstance(example, Exception):
-                            reason = f"family_failed:{family.name}"
-                            failed[f"{name}{reason}"] = {"path": name, "reason": reason, "error": repr(example)[:200]}
-                            continue
-                        unit.examples[family.name] += 1
-                        found[family.name] += 1
-                        if len(example.answer) <= LONGEST_LABEL:
-                            labels[family.name][example.answer] += 1
-                        unit.words[family.name] += count_words(example.answer)
-                        source = pack_source(document, example)
-                        packed = pack(example)
-                        key = key_of(config.seed, family.name, source, packed)
-                        examples.add(unit.index, family.name, document.language, packed, source, key)
+                for record in read(Path(path), name, licence, start=start, end=end, fields=fields):
+                    if isinstance(record, Skipped):
+                        shard.skip(record.path, record.reason, start=record.start, end=record.end)
+                    else:
+                        shard.document(record)
             except Unreadable as reason:
-                skipped.append({"path": name, "reason": str(reason)})
+                shard.skip(name, str(reason))
             except (OSError, UserError):  # a full disk, a data set that is not there: not this file's fault
                 raise
             except Exception as error:  # a file that a reader did not foresee must not cost the build
-                skipped.append({"path": name, "reason": "reader_failed", "error": repr(error)[:200]})
-            if unit is not None:
-                units.add(*unit.row())
-        examples.close()
-        units.close()
-    write_json(
-        folder / f"{rank:05d}.json",
-        {
-            "documents": documents,
-            "skipped": skipped + list(failed.values()),
-            "answers": [[name, n, labels[name].most_common(LABELS_COUNTED)] for name, n in sorted(found.items())],
-        },
-    )
+                shard.skip(name, "reader_failed", error=repr(error)[:200])
+            shard.end_unit()
+        mark = shard.close()
+    write_json(folder / f"{rank:05d}.json", mark)

@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_builders.balance import limits
 from data_builders.card import card
 from data_builders.config import BuildConfig
 from data_builders.documents import corpus_files, splittable
 from data_builders.engine import Stage, run_stage
-from data_builders.mining import NOTHING, Piece, mine_shard
+from data_builders.mining import Piece, mine_shard
 from data_builders.overlaps import drop_overlaps
 from data_builders.rejects import KEPT_REJECTS
 from data_builders.rendering import contamination, held_out, render_shard, write_shard
@@ -36,7 +36,7 @@ from data_builders.splits import TEST, assign_units
 from instructrec.core.errors import UserError
 from instructrec.core.files import atomic, fingerprint, locked, write_json, write_text
 from instructrec.core.minhash import SLOTS, Signatures
-from instructrec.core.schema import INSTRUCTION, SPLITS, TRAIN, VALIDATION, Manifest, read_manifest
+from instructrec.core.schema import INSTRUCTION, SPLITS, VALIDATION, Manifest, read_manifest
 
 PACKAGES = (
     *("instructrec", "datatrove", "jinja2", "numpy", "orjson"),
@@ -81,15 +81,14 @@ def hold_out(mined: Path, folder: Path, shards: int, config: BuildConfig) -> dic
     Returns:
         For the manifest: `documents`, `bytes`, `near_duplicates` (how many), and the names of held-out units.
     """
-    names, kinds, lengths = [], [], []
+    names, kinds = [], []
     marks: list[Signatures] = []
     documents = size = 0
     for rank in range(shards):
         table = pq.read_table(mined / f"{rank:05d}.units.parquet")
         documents += pc.sum(table["documents"]).as_py() or 0
         size += pc.sum(table["bytes"]).as_py() or 0
-        lengths.append(len(table))
-        productive = table.filter(pc.not_equal(table["found"], NOTHING)).combine_chunks()
+        productive = table.filter(pc.greater(table["examples"], 0)).combine_chunks()
         names += productive["unit"].to_pylist()
         kinds += productive["kind"].to_pylist()
         column = productive["signature"].combine_chunks()
@@ -98,33 +97,21 @@ def hold_out(mined: Path, folder: Path, shards: int, config: BuildConfig) -> dic
         names, kinds, np.concatenate(marks), config.seed, config.validation_documents, config.test_documents
     )
     repeated = sum(first[place] != place for place in range(len(first)))
-    rows: Counter[tuple[str, str]] = Counter()
-    answer_words: Counter[tuple[str, str]] = Counter()
     held = []
     place = 0
-    for rank, length in enumerate(lengths):
-        by_unit: list[str | None] = [None] * length
-        table = pq.read_table(mined / f"{rank:05d}.units.parquet", columns=["found"])
-        for i, text in enumerate(table["found"].to_pylist()):
-            if text == NOTHING:
-                continue
-            side = sides[place]
-            if first[place] == place or "near_duplicate" not in config.gates:
-                by_unit[i] = side
-                held += [names[place]] if side in (TEST, VALIDATION) else []
-                for family, (n, words) in orjson.loads(text).items():
-                    rows[family, side] += n
-                    answer_words[family, side] += words
-            place += 1
+    for rank in range(shards):
+        table = pq.read_table(mined / f"{rank:05d}.units.parquet", columns=["examples"])
+        by_unit: list[str | None] = []
+        for examples in table["examples"].to_pylist():
+            side = None
+            if examples:
+                if first[place] == place or "near_duplicate" not in config.gates:
+                    side = sides[place]
+                    held += [names[place]] if side in (TEST, VALIDATION) else []
+                place += 1
+            by_unit.append(side)
         write_json(folder / f"{rank:05d}.json", by_unit)
-    rates = []
-    for (family, side), n in sorted(rows.items()):
-        weight = config.weights.get(family, 1.0) if side == TRAIN else 1.0
-        rate = weight * (config.rows_per_family if side == TRAIN else config.heldout_rows_per_family) / n
-        if side == TRAIN:
-            rate = min(rate, weight * config.answer_words_per_family / max(answer_words[family, side], 1))
-        rates.append([family, side, min(rate, 1.0)])
-    write_json(folder / "rates.json", rates)
+    write_json(folder / "limits.json", limits(mined, folder, shards, config))
     write_json(folder / "majorities.json", majorities(mined, shards))
     return {"documents": documents, "bytes": size, "near_duplicates": repeated, "held_out": sorted(held)}
 
@@ -176,7 +163,7 @@ def build(
     try:
         with locked(lock, wait=False):
             partial = output.with_name(f"{output.name}.partial")
-            _prepare(partial, plan, shards)
+            _prepare(partial, plan, shards, sizes)
             shards.clear()  # millions of files would stay in memory for as long as the build runs
             manifest = _build(config, plan, sizes, output, workers, finish, engine)
             lock.unlink()
@@ -219,7 +206,7 @@ def _plan(config: BuildConfig) -> tuple[dict[str, Any], list[list[Piece]], list[
     return json.loads(json.dumps(plan)), *plan_shards(files)
 
 
-def _prepare(partial: Path, plan: dict[str, Any], shards: list[list[Piece]]) -> None:
+def _prepare(partial: Path, plan: dict[str, Any], shards: list[list[Piece]], sizes: list[int]) -> None:
     """Make the folder of an unfinished build with its plan and shards, unless it is there from an earlier start."""
     plan_file = partial / "plan.json"
     if plan_file.exists() and json.loads(plan_file.read_text(encoding="utf-8")) == plan:
@@ -227,8 +214,9 @@ def _prepare(partial: Path, plan: dict[str, Any], shards: list[list[Piece]]) -> 
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "shards").mkdir(parents=True)
     for rank, pieces in enumerate(shards):
+        shard = {"pieces": pieces, "bytes": sizes[rank], "corpus": sum(sizes)}
         # Escaped: the name of a file need not be Unicode.
-        write_text(partial / "shards" / f"{rank:05d}.json", json.dumps(pieces))
+        write_text(partial / "shards" / f"{rank:05d}.json", json.dumps(shard))
     write_json(plan_file, plan)
 
 

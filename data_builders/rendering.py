@@ -41,7 +41,7 @@ class Renderer:
 
     Args:
         config: the build's settings.
-        rates: (family, side) → share of examples kept.
+        limits: (family, side) → the largest key that is kept, where not all are.
         contamination: `reason(prompt, completion)`, or null.
         majorities: family → its most frequent answer and the share of those examples that is kept.
     """
@@ -49,11 +49,11 @@ class Renderer:
     def __init__(
         self,
         config: BuildConfig,
-        rates: dict[tuple[str, str], float],
+        limits: dict[tuple[str, str], int],
         contamination: Any = None,
         majorities: dict[str, tuple[str, float]] | None = None,
     ) -> None:
-        self.config, self.rates, self.contamination = config, rates, contamination
+        self.config, self.limits, self.contamination = config, limits, contamination
         self.majorities = majorities or {}
         self.enabled = frozenset(config.gates)
         self.families = {family.name: family for family in config.mined_families}
@@ -79,17 +79,17 @@ class Renderer:
         # A held-out document's example is asked in a seen and in an unseen wording, so that the two splits are paired.
         return [(TEST_DOCUMENTS, False), (TEST_TEMPLATES, True)] if side == TEST else [(side, False)]
 
-    def reject(self, family: str, gate: str, key: int, prompt: str, example: Example, source: str) -> None:
+    def reject(self, family: str, gate: str, key: int, prompt: str, example: Example, source: bytes) -> None:
         """Count a rejected example, and perhaps keep it: without what the privacy gate has not seen yet."""
         answer = mask(example.answer)[0] if "privacy" in self.enabled else example.answer
         self.rejects.add(family, gate, key, prompt, answer, orjson.loads(source))
 
     def keeps(self, family_name: str, side: str | None, key: int) -> bool:
         """Whether the balance keeps an example; near duplicates are kept to be counted."""
-        return side is None or key < self.rates.get((family_name, side), 1.0) * 2**64
+        return side is None or key <= self.limits.get((family_name, side), 2**64)
 
     def rows(
-        self, family_name: str, language: str, packed: str, source: str, side: str | None
+        self, family_name: str, language: str, packed: bytes, source: bytes, side: str | None
     ) -> Iterator[tuple[str, tuple[Any, ...]]]:
         """(split, values in the order of `INSTRUCTION`) for every row that one mined example becomes."""
         family = self.families[family_name]
@@ -190,14 +190,14 @@ def contamination(paths: tuple[str, ...]) -> Any:
 def render_shard(mined: Path, plan: Path, folder: Path, rank: int, config: BuildConfig) -> None:
     """Render one mined shard: `RANK.rows.parquet` with a column `split`, `RANK.prompts.npy`, and last `RANK.json`.
 
-    `plan` holds `rates.json`, [family, side, share kept], `majorities.json`, [family, answer, share kept], and
+    `plan` holds `limits.json`, [family, side, largest key kept], `majorities.json`, [family, answer, share kept], and
     `RANK.json`: the side of each unit in order, null for a near duplicate.
     """
-    rates = {(family, side): rate for family, side, rate in json.loads((plan / "rates.json").read_text())}
+    limits = {(family, side): key for family, side, key in json.loads((plan / "limits.json").read_text())}
     majorities = {
         family: (answer, share) for family, answer, share in json.loads((plan / "majorities.json").read_text())
     }
-    renderer = Renderer(config, rates, contamination(config.decontaminate), majorities)
+    renderer = Renderer(config, limits, contamination(config.decontaminate), majorities)
     sides = json.loads((plan / f"{rank:05d}.json").read_text())
     prompts: list[int] = []
     with atomic(folder / f"{rank:05d}.rows.parquet") as temporary:
@@ -215,7 +215,7 @@ def render_shard(mined: Path, plan: Path, folder: Path, rank: int, config: Build
             for batch in pq.ParquetFile(mined / f"{rank:05d}.examples.parquet").iter_batches(BATCH):
                 entries = zip(*(batch[name].to_pylist() for name in ("family", "unit", "key")), strict=True)
                 kept = [i for i, (name, unit, key) in enumerate(entries) if renderer.keeps(name, sides[unit], key)]
-                chosen = batch.take(pa.array(kept, pa.int64())).drop_columns(["key"])
+                chosen = batch.take(pa.array(kept, pa.int64())).drop_columns(["key", "words"])
                 for unit, *example in zip(*(c.to_pylist() for c in chosen.columns), strict=True):
                     family, language, packed, source = example
                     for split, values in renderer.rows(family, language, packed, source, sides[unit]):

@@ -12,8 +12,16 @@ from data_builders.families import Example, Family
 from data_builders.passages import is_clean, tries
 from instructrec.core.segmentation import count_words, words
 
+_LOWER = {i: chr(i).lower() if chr(i).isalnum() else " " for i in range(128)}
 LEAST_LEAD = 1.15
 """The best sentence must score this much above the second, else the passage does not determine the answer."""
+
+
+def _bag(sentence: str) -> set[str]:
+    """The distinct words of a sentence in lower case."""
+    if sentence.isascii():  # several times as fast as `words`
+        return set(sentence.translate(_LOWER).split())
+    return set(words(sentence.lower()))
 
 
 def overlaps(bags: list[set[str]]) -> list[float]:
@@ -33,7 +41,7 @@ def mine(document: Document, rng: random.Random) -> Iterator[Example]:
         sentences = passage.sentences
         if not 3 <= len(sentences) <= 8:
             continue
-        bags = [set(words(sentence.lower())) for sentence in sentences]
+        bags = [_bag(sentence) for sentence in sentences]
         scores = overlaps(bags)
         best, second = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:2]
         answer = sentences[best]

@@ -18,13 +18,13 @@ SLOTS, BANDS, SHINGLE = 64, 16, 24
 
 Signatures = npt.NDArray[np.uint32]
 _EMPTY = np.uint64(2**64 - 1)
-_SPACES = bytes(b if b >= 128 or chr(b).isalnum() else 32 for b in range(256))
+_PLAIN = bytes(ord(chr(b).lower()) if b < 128 and chr(b).isalnum() else b if b >= 128 else 32 for b in range(256))
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 def signature(text: str) -> Signatures:
-    """The signature of `text` up to case, white space and ASCII punctuation: `SLOTS` unsigned 32-bit integers."""
-    raw = np.frombuffer(b" " + text.strip().lower().encode("utf-8", "replace").translate(_SPACES), np.uint8)
+    """`SLOTS` unsigned 32-bit integers, the same for texts that differ in white space or ASCII case and punctuation."""
+    raw = np.frombuffer(b" " + text.strip().encode("utf-8", "replace").translate(_PLAIN), np.uint8)
     spaces = raw == 32
     spaces[1:] &= spaces[:-1]
     spaces[0] = False
