@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import multiprocess
 from datatrove.executor import LocalPipelineExecutor
@@ -21,6 +21,7 @@ from loguru import logger
 
 from instructrec.core.errors import UserError
 
+T = TypeVar("T")
 ENGINES = ("local", "ray")
 _PRELOADED = ["data_builders.pipeline", "pandas"]
 
@@ -99,6 +100,13 @@ def run_stage(stage: Stage, logs: Path, workers: int, engine: str) -> None:
     finally:
         done.set()
         watcher.join()
+
+
+def apart(function: Callable[..., T], *arguments: Any) -> T:
+    """The result of a function, called in a process of its own so that the memory it took ends with it."""
+    multiprocess.set_forkserver_preload(_PRELOADED)
+    with multiprocess.get_context("forkserver").Pool(1) as pool:
+        return pool.apply(function, arguments)
 
 
 def _watch(stage: Stage, done: threading.Event) -> None:

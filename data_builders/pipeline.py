@@ -13,6 +13,7 @@ import hashlib
 import json
 import shutil
 import stat
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -27,7 +28,7 @@ from data_builders.balance import limits
 from data_builders.card import card
 from data_builders.config import BuildConfig
 from data_builders.documents import corpus_files, splittable
-from data_builders.engine import Stage, run_stage
+from data_builders.engine import Stage, apart, run_stage
 from data_builders.mining import Piece, mine_shard
 from data_builders.overlaps import drop_overlaps
 from data_builders.rejects import KEPT_REJECTS
@@ -35,7 +36,7 @@ from data_builders.rendering import contamination, held_out, render_shard, write
 from data_builders.splits import TEST, assign_units
 from instructrec.core.errors import UserError
 from instructrec.core.files import atomic, fingerprint, locked, write_json, write_text
-from instructrec.core.minhash import SLOTS, Signatures
+from instructrec.core.minhash import SLOTS
 from instructrec.core.schema import INSTRUCTION, SPLITS, VALIDATION, Manifest, read_manifest
 
 PACKAGES = (
@@ -81,26 +82,30 @@ def hold_out(mined: Path, folder: Path, shards: int, config: BuildConfig) -> dic
     Returns:
         For the manifest: `documents`, `bytes`, `near_duplicates` (how many), and the names of held-out units.
     """
-    names, kinds = [], []
-    marks: list[Signatures] = []
+    files = [mined / f"{rank:05d}.units.parquet" for rank in range(shards)]
+    # What is held for every unit of the corpus at once is little else than its name and its signature.
+    marks = np.empty((sum(pq.read_metadata(file).num_rows for file in files), SLOTS), np.uint32)
+    names: list[str] = []
+    kinds: list[str] = []
     documents = size = 0
-    for rank in range(shards):
-        table = pq.read_table(mined / f"{rank:05d}.units.parquet")
+    for file in files:
+        table = pq.read_table(file)
         documents += pc.sum(table["documents"]).as_py() or 0
         size += pc.sum(table["bytes"]).as_py() or 0
         productive = table.filter(pc.greater(table["examples"], 0)).combine_chunks()
+        signatures = b"".join(productive["signature"].to_pylist())
+        marks[len(names) : len(names) + len(productive)] = np.frombuffer(signatures, np.uint32).reshape(-1, SLOTS)
         names += productive["unit"].to_pylist()
-        kinds += productive["kind"].to_pylist()
-        column = productive["signature"].combine_chunks()
-        marks.append(np.frombuffer(b"".join(column.to_pylist()), np.uint32).reshape(-1, SLOTS))
+        kinds += map(sys.intern, productive["kind"].to_pylist())
     sides, first = assign_units(
-        names, kinds, np.concatenate(marks), config.seed, config.validation_documents, config.test_documents
+        names, kinds, marks[: len(names)], config.seed, config.validation_documents, config.test_documents
     )
+    del marks
     repeated = sum(first[place] != place for place in range(len(first)))
     held = []
     place = 0
     for rank in range(shards):
-        table = pq.read_table(mined / f"{rank:05d}.units.parquet", columns=["examples"])
+        table = pq.read_table(files[rank], columns=["examples"])
         by_unit: list[str | None] = []
         for examples in table["examples"].to_pylist():
             side = None
@@ -269,7 +274,7 @@ def _run_stages(config: BuildConfig, sizes: list[int], partial: Path, workers: i
         run_stage(Stage(title, step, sizes, marks, counted), partial / "logs" / title, workers, engine)
 
     stage("mining", lambda rank: mine_shard(pieces, config, mined, rank), mined, "documents")
-    facts = hold_out(mined, sides, shards, config)
+    facts = apart(hold_out, mined, sides, shards, config)
     stage("rendering", lambda rank: render_shard(mined, sides, rendered, rank, config), rendered, "rows")
     drop_overlaps(rendered, shards, repeats="duplicate" in config.gates)
     stage("writing", lambda rank: write_shard(rendered, folder, written, rank), written, "rows")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+import numpy as np
+
 from data_builders.families import Family, Template
 from instructrec.core.minhash import Signatures, clusters
 from instructrec.core.schema import TRAIN, VALIDATION
@@ -37,18 +39,20 @@ def assign_units(
     Returns:
         The side of each unit, and the first member of each unit's cluster.
     """
-    first = clusters(signatures).tolist()
+    first = clusters(signatures)
+    heads = first == np.arange(len(first))
     sides = [TRAIN] * len(names)
     for kind in sorted(set(kinds)):
-        members = sorted({first[i] for i, k in enumerate(kinds) if k == kind and first[i] == i})
-        members.sort(key=lambda i: hashed(seed, "document", names[i]))
+        members = np.flatnonzero(heads & np.fromiter((k == kind for k in kinds), bool, len(kinds)))
+        ranks = np.fromiter((hashed(seed, "document", names[i]) for i in members.tolist()), np.uint64, len(members))
+        members = members[np.argsort(ranks, kind="stable")]
         # A share that is asked for gets at least one document as soon as training can spare it.
         n_test = min(max(1, round(test * len(members))) if test else 0, max(len(members) - 1, 0))
         n_validation = max(1, round(validation * len(members))) if validation else 0
         n_validation = min(n_validation, max(len(members) - 1 - n_test, 0))
         for rank, i in enumerate(members[: n_test + n_validation]):
             sides[i] = TEST if rank < n_test else VALIDATION
-    return [sides[i] for i in first], first
+    return [sides[i] for i in first], first.tolist()
 
 
 def held_out_templates(family: Family, language: str, seed: int, share: float) -> set[str]:

@@ -212,6 +212,48 @@ def chat(
 
 
 @app.command()
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN [RUN]...",
+            help="FOLDER[:MODEL] of an evaluation, or several joined by commas, one per training seed.",
+        ),
+    ],
+    metric: Annotated[
+        list[str] | None, typer.Option(help="gold_nll, rouge_l, exact_match, accuracy, option_mass; repeatable.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Also write the findings here, as JSON.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+) -> None:
+    """Say what may be claimed about the difference between evaluated models.
+
+    Every run is compared with the first, item by item: a bootstrap over seeds, families and items, a permutation of
+    whole families, and Holm's correction for all comparisons made. Without a model, a folder stands for its last one.
+
+    instructrec compare outputs/quickstart/eval:smollm2-135m-q4 outputs/quickstart/eval --metric gold_nll
+    """
+    from instructrec.core.errors import nearest
+    from instructrec.core.files import write_json
+    from instructrec.evaluation.compare import as_json, load_arm, warnings
+    from instructrec.evaluation.compare import compare as compare_arms
+    from instructrec.evaluation.results import LABELS
+
+    for name in metric or ():
+        if name not in LABELS:
+            raise UserError(f"--metric: {name!r} is not one.{nearest(name, LABELS)}")
+    if len(runs) < 2:
+        raise UserError("compare: give two runs or more, such as outputs/a/eval outputs/b/eval")
+    findings = compare_arms([load_arm(run) for run in runs], metric or ["gold_nll"], seed)
+    for finding in findings:
+        print(finding.sentence())
+    for warning in warnings(findings):
+        print(f"warning: {warning}")
+    if output is not None:
+        write_json(output, as_json(findings))
+
+
+@app.command()
 def inspect(
     folder: Annotated[Path, typer.Argument(metavar="SET", help="An instruction set, or the folder of an evaluation.")],
     output: Annotated[Path | None, typer.Option(help="The page. Default: inspect.html in the set's folder.")] = None,

