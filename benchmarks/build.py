@@ -184,7 +184,12 @@ def main() -> None:
                     until[gates, workers] += row["wall_s"] or arguments.seconds
                     results.append(row)
                     print({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
+                    report(settings, startup, results)
             shutil.rmtree(corpus)
+
+
+def report(settings: list[tuple[str, int]], startup: dict, results: list[dict]) -> None:
+    """Write what was measured so far as JSON, Markdown and a picture."""
     entries = summary(results, startup)
     RESULTS.mkdir(exist_ok=True)
     record = {
