@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -46,7 +47,9 @@ def _ray(step: Callable[..., None], shards: int, workers: int, logs: Path) -> No
         raise UserError("--engine ray: Ray is not installed; `pip install ray` or use --engine local") from None
     logger.disable("datatrove")
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        # A cluster only if one is named: Ray would also look for the last one on this machine, and wait if it is gone.
+        address = os.environ.get("RAY_ADDRESS", "local")
+        ray.init(address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
     RayPipelineExecutor([step], tasks=shards, workers=min(workers, shards), logging_dir=str(logs)).run()
 
 
