@@ -94,6 +94,7 @@ def test_a_build_killed_twenty_times_has_the_bytes_of_an_undisturbed_one(tmp_pat
         else:
             assert code == 0 and content(output) == undisturbed
             shutil.rmtree(output)
+            moments[-1] *= 0.8  # the undisturbed build may have met a slower minute of the machine
     assert resumed >= 10
     assert start(output).wait() == 0 and content(output) == undisturbed
     assert sorted(path.name for path in output.parent.iterdir()) == ["set"]
