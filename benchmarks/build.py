@@ -181,7 +181,7 @@ def main() -> None:
             while turn := [setting for setting in settings if until[setting] < arguments.seconds]:
                 for gates, workers in turn:
                     row = {"mb": written / 1e6, "gates": gates, "workers": workers, **measure(corpus, gates, workers)}
-                    until[gates, workers] += row["wall_s"] or arguments.seconds
+                    until[gates, workers] += row["wall_s"]
                     results.append(row)
                     print({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
                     report(settings, startup, results)

@@ -24,7 +24,8 @@ from instructrec.core.errors import UserError
 
 T = TypeVar("T")
 ENGINES = ("local", "ray")
-_PRELOADED = ["data_builders.pipeline", "pandas"]
+# The server that workers are forked from imports once, instead of every worker in every stage.
+multiprocess.set_forkserver_preload(["data_builders.pipeline", "pandas"])
 
 
 class _QuietLocal(LocalPipelineExecutor):
@@ -97,8 +98,6 @@ def run_stage(stage: Stage, logs: Path, workers: int, engine: str) -> None:
         if engine == "ray":
             _ray(task, shards, workers, logs)
         else:
-            # The server that the workers are forked from imports once, instead of every worker in every stage.
-            multiprocess.set_forkserver_preload(_PRELOADED)
             _QuietLocal([task], tasks=shards, workers=min(workers, shards), logging_dir=str(logs)).run()
     finally:
         done.set()
@@ -107,7 +106,6 @@ def run_stage(stage: Stage, logs: Path, workers: int, engine: str) -> None:
 
 def apart(function: Callable[..., T], *arguments: Any) -> T:
     """The result of a function, called in a process of its own so that the memory it took ends with it."""
-    multiprocess.set_forkserver_preload(_PRELOADED)
     with multiprocess.get_context("forkserver").Pool(1) as pool:
         return pool.apply(function, arguments)
 

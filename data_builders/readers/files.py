@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from data_builders.readers import document as limits
-from data_builders.readers.document import Unreadable
+from data_builders.readers.document import Document, Unreadable
+from data_builders.readers.licences import licence_of
 
 COMPRESSIONS = {".gz": "gz", ".zst": "zst"}
 """Suffix → name in the extractor."""
@@ -38,6 +39,13 @@ class Whole:
     sha256: str
     start: int
     end: int
+
+    def document(
+        self, path: Path, name: str, licence: str, content: str, layout: str, extractor: str, **more: Any
+    ) -> Document:
+        """The document that a reader makes of the whole file, with `more` of the attributes of `Document`."""
+        licence = licence_of(path, name, self.content, licence)
+        return Document(content, layout, name, name, self.sha256, self.start, self.end, extractor, licence, **more)
 
 
 def file_size(path: Path) -> int:

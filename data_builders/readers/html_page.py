@@ -13,7 +13,6 @@ from pathlib import Path
 
 from data_builders.readers.document import Document, Unreadable, byte_places, page_content
 from data_builders.readers.files import whole_text
-from data_builders.readers.licences import licence_of
 from instructrec.core.segmentation import unwrap
 
 EXTRACTOR = "html/1"
@@ -289,16 +288,13 @@ def read_html(path: Path, name: str, licence: str) -> Iterator[Document]:
     if not found:
         raise Unreadable("no_text")
     content, page = page_content([(kind, text, level) for kind, text, level, _, _ in found])
-    yield Document(
-        content=content,
-        layout="html",
-        path=name,
-        unit=name,
-        sha256=whole.sha256,
-        start=whole.start,
-        end=whole.end,
-        extractor=EXTRACTOR,
-        licence=licence_of(path, name, whole.content, licence),
+    yield whole.document(
+        path,
+        name,
+        licence,
+        content,
+        "html",
+        EXTRACTOR,
         page=page,
         places=byte_places(whole.content, whole.start, page, ((start, end) for *_, start, end in found)),
     )

@@ -17,7 +17,6 @@ from pathlib import Path
 from data_builders.layout import blocks
 from data_builders.readers.document import Document, Pair, Place, Unreadable, language_code, page_content
 from data_builders.readers.files import whole_text
-from data_builders.readers.licences import licence_of
 
 EXTRACTOR = "po/1"
 
@@ -56,16 +55,13 @@ def read_po(path: Path, name: str, licence: str) -> Iterator[Document]:
             texts.append((kind, text, level))
             origins.append(pair)
     content, page = page_content(texts)
-    yield Document(
-        content=content,
-        layout="po",
-        path=name,
-        unit=name,
-        sha256=whole.sha256,
-        start=whole.start,
-        end=whole.end,
-        extractor=EXTRACTOR,
-        licence=licence_of(path, name, whole.content, licence),
+    yield whole.document(
+        path,
+        name,
+        licence,
+        content,
+        "po",
+        EXTRACTOR,
         declared_language=language_code(catalogue.metadata.get("Language", "")),
         page=page,
         places=tuple(

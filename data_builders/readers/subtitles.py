@@ -9,7 +9,6 @@ from pathlib import Path
 
 from data_builders.readers.document import Document, Unreadable, byte_places, page_content
 from data_builders.readers.files import whole_text
-from data_builders.readers.licences import licence_of
 from instructrec.core.segmentation import unwrap
 
 EXTRACTOR = "subtitles/1"
@@ -58,16 +57,13 @@ def read_subtitles(path: Path, name: str, licence: str) -> Iterator[Document]:
     if not paragraphs:
         raise Unreadable("no_text")
     content, page = page_content([("paragraph", unwrap("\n".join(lines)), 0) for lines, _, _ in paragraphs])
-    yield Document(
-        content=content,
-        layout="subtitles",
-        path=name,
-        unit=name,
-        sha256=whole.sha256,
-        start=whole.start,
-        end=whole.end,
-        extractor=EXTRACTOR,
-        licence=licence_of(path, name, whole.content, licence),
+    yield whole.document(
+        path,
+        name,
+        licence,
+        content,
+        "subtitles",
+        EXTRACTOR,
         page=page,
         places=byte_places(whole.content, whole.start, page, ((start, end) for _, start, end in paragraphs)),
     )

@@ -11,7 +11,6 @@ from pathlib import Path
 from data_builders.layout import Function, functions, parse_python, python_lines
 from data_builders.readers.document import UTF8, Document, Unreadable
 from data_builders.readers.files import whole_text
-from data_builders.readers.licences import licence_of
 
 LITERAL = "python-literal/1"
 MIN_DOCSTRING = 200
@@ -25,8 +24,7 @@ def read_text(path: Path, name: str, licence: str, layout: str) -> Iterator[Docu
         Unreadable: as `files.whole_text`, or `invalid_python`.
     """
     whole = whole_text(path)
-    licence = licence_of(path, name, whole.content, licence)
-    document = Document(whole.content, layout, name, name, whole.sha256, whole.start, whole.end, UTF8, licence)
+    document = whole.document(path, name, licence, whole.content, layout, UTF8)
     if layout == "python":
         yield from _python(document)
     else:
