@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import re
 import shutil
 import statistics
@@ -21,13 +19,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import psutil
+from record import RESULTS, provenance
 
-RESULTS = Path(__file__).parent / "results"
 _WORD = re.compile(r"([A-Za-z]{3,})")
 
 
@@ -193,9 +190,7 @@ def report(settings: list[tuple[str, int]], startup: dict, results: list[dict]) 
     entries = summary(results, startup)
     RESULTS.mkdir(exist_ok=True)
     record = {
-        "command": " ".join(["python", "benchmarks/build.py", *portable(sys.argv[1:])]),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+        **provenance(),
         "startup": [{"gates": gates, "workers": workers, **row} for (gates, workers), row in startup.items()],
         "runs": results,
     }
@@ -220,11 +215,6 @@ Speeds are medians of n runs and net of start-up, which is the cost of a corpus 
 """
     (RESULTS / "build.md").write_text(text + "\n".join(lines) + "\n\n![build](build.png)\n")
     draw(entries, RESULTS / "build.png")
-
-
-def portable(arguments: list[str]) -> list[str]:
-    """Command-line arguments with folders by name alone."""
-    return [Path(argument).name if os.sep in argument else argument for argument in arguments]
 
 
 def _topics(folder: Path) -> Path:

@@ -12,9 +12,8 @@ import hashlib
 import io
 import json
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from instructrec.core.errors import UserError
-from instructrec.core.overlap import ngram_hashes, normalise
+from instructrec.core.overlap import FEWEST_WORDS, NGRAM, Hashes, Phrases, ngram_hashes, words_only
 
-NGRAM = 13
-"""Words in an n-gram; a character of a script without spaces is half a word."""
-FEWEST_WORDS = 5
-"""Words (likewise) below which a string of an evaluation file is too common to say anything."""
 SUFFIXES = (".json", ".jsonl", ".txt", ".csv")
 NGRAM_REASON, INSTRUCTION_REASON = "evaluation_ngram", "evaluation_instruction"
 
@@ -38,43 +33,6 @@ _NOT_INSTRUCTION = re.compile(
     r"|chosen|rejected|id|key|name|category|licen[cs]e|author|description|motivation_app|canary|kwargs|metadata|role",
     re.IGNORECASE,
 )
-_INNER = "'’-_."
-
-
-def words_only(text: str) -> str:
-    """The words of `text` joined by single spaces, without case, punctuation, and compatibility forms (NFKC).
-
-    Marks inside a word go too, so that `don't` is `don’t` and `U.S.` is `US`.
-    """
-    normalised = normalise(unicodedata.normalize("NFKC", text))
-    for mark in _INNER:
-        normalised = normalised.replace(mark, "")
-    return normalised
-
-
-class _Hashes:
-    """A set of 64-bit hashes: sorted, with one byte for every value of their leading bits that says if any is there.
-
-    Most hashes asked for are not in the set, and the byte tells so in one step; 8 bytes and 4 to 8 more each.
-    """
-
-    def __init__(self, hashes: npt.NDArray[np.uint64]) -> None:
-        self.sorted = np.unique(hashes)
-        bits = max(10, (4 * len(self.sorted)).bit_length())
-        self._shift = np.uint64(64 - bits)
-        self._some = np.zeros(1 << bits, bool)
-        self._some[self.sorted >> self._shift] = True
-
-    def __len__(self) -> int:
-        return len(self.sorted)
-
-    def holding(self, values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-        """Those of `values` that are in the set."""
-        likely = values[self._some[values >> self._shift]]
-        if not len(likely):
-            return likely
-        places = np.searchsorted(self.sorted, likely)
-        return likely[self.sorted[np.minimum(places, len(self.sorted) - 1)] == likely]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,17 +41,15 @@ class Contamination:
 
     Attributes:
         ngrams: distinct hashes of all 13-grams.
-        instructions: hash of the first five words → the normalised instructions that begin so and are shorter than an
-            n-gram. (A longer one is found by its n-grams.)
+        instructions: the instructions that are shorter than an n-gram. (A longer one is found by its n-grams.)
         fingerprint: hex SHA-256 of the evaluation files' bytes; neither their names nor their order matter.
         files: how many files were read.
     """
 
-    ngrams: _Hashes
-    instructions: dict[int, tuple[str, ...]]
+    ngrams: Hashes
+    instructions: Phrases
     fingerprint: str
     files: int
-    _heads: _Hashes = field(repr=False)
 
     @classmethod
     def load(cls, paths: Sequence[str]) -> Contamination:
@@ -107,7 +63,7 @@ class Contamination:
         """
         digests: set[str] = set()
         hashes: list[npt.NDArray[np.uint64]] = []
-        heads: dict[int, set[str]] = {}
+        instructions: set[str] = set()
         read: dict[Path, int] = {}
         for path in paths:
             files = _files(Path(path))
@@ -125,16 +81,15 @@ class Contamination:
                     texts += 1
                     hashes.append(grams)
                     if is_instruction and not len(grams):
-                        heads.setdefault(int(head[0]), set()).add(normalised)
+                        instructions.add(normalised)
                 read[file.resolve()] = texts
             if not any(read[file.resolve()] for file in files):
                 raise UserError(f"{path}: no text of {FEWEST_WORDS} words or more to keep out of the set")
         return cls(
-            ngrams=_Hashes(np.concatenate([np.zeros(0, np.uint64), *hashes])),
-            instructions={head: tuple(sorted(instructions)) for head, instructions in sorted(heads.items())},
+            ngrams=Hashes(np.concatenate([np.zeros(0, np.uint64), *hashes])),
+            instructions=Phrases(instructions),
             fingerprint=hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest(),
             files=len(read),
-            _heads=_Hashes(np.array(sorted(heads), np.uint64)),
         )
 
     def reason(self, prompt: str, completion: str) -> str | None:
@@ -145,11 +100,7 @@ class Contamination:
         grams, heads = ngram_hashes(both, NGRAM, FEWEST_WORDS)
         if len(self.ngrams.holding(grams)):
             return NGRAM_REASON
-        padded = f" {asked} "
-        for head in self._heads.holding(heads).tolist():
-            if any(f" {instruction} " in padded for instruction in self.instructions[head]):
-                return INSTRUCTION_REASON
-        return None
+        return INSTRUCTION_REASON if any(self.instructions.within(asked, heads)) else None
 
 
 def _files(path: Path) -> list[Path]:

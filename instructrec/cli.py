@@ -221,7 +221,7 @@ def compare(
         ),
     ],
     metric: Annotated[
-        list[str] | None, typer.Option(help="gold_nll, rouge_l, exact_match, accuracy, option_mass; repeatable.")
+        list[str] | None, typer.Option(help="A metric of scores.json but macro_f1, such as gold_nll; repeatable.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Also write the findings here, as JSON.")] = None,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
@@ -235,13 +235,12 @@ def compare(
     """
     from instructrec.core.errors import nearest
     from instructrec.core.files import write_json
-    from instructrec.evaluation.compare import as_json, load_arm, warnings
+    from instructrec.evaluation.compare import METRICS, as_json, load_arm, warnings
     from instructrec.evaluation.compare import compare as compare_arms
-    from instructrec.evaluation.results import LABELS
 
     for name in metric or ():
-        if name not in LABELS:
-            raise UserError(f"--metric: {name!r} is not one.{nearest(name, LABELS)}")
+        if name not in METRICS:
+            raise UserError(f"--metric: {name!r} is not one.{nearest(name, METRICS)}")
     if len(runs) < 2:
         raise UserError("compare: give two runs or more, such as outputs/a/eval outputs/b/eval")
     findings = compare_arms([load_arm(run) for run in runs], metric or ["gold_nll"], seed)
@@ -251,6 +250,31 @@ def compare(
         print(f"warning: {warning}")
     if output is not None:
         write_json(output, as_json(findings))
+
+
+@app.command()
+def export(
+    suite: Annotated[
+        list[str],
+        typer.Argument(metavar="SUITE [SUITE]...", help="Whatever --suite of recipes/evaluate.py takes."),
+    ],
+    output: Annotated[Path, typer.Option(help="Where the tasks go; they work only from there.")],
+    shots: Annotated[int, typer.Option(min=0, help="Answered items of its category before each item.")] = 0,
+) -> None:
+    """Write suites as tasks for lm-evaluation-harness, which then asks a model what recipes/evaluate.py asks."""
+    from instructrec.evaluation.export import export as write_tasks
+    from instructrec.evaluation.suites import load_suites
+
+    exported = write_tasks(load_suites(suite, 0, shots), output)
+    for task in exported:
+        counts = ", ".join(f"{n} {kind}" for kind, n in task.items.items())
+        left_out = f"; {task.left_out} that only checks can judge are left out" if task.left_out else ""
+        print(f"{task.task}: {counts}{left_out}")
+    names = ",".join(task.task for task in exported)
+    print(
+        f"lm_eval run --model hf --model_args pretrained=MODEL,dtype=float32,add_bos_token=False --apply_chat_template"
+        f" --include_path {output} --tasks {names}"
+    )
 
 
 @app.command()
@@ -268,12 +292,16 @@ def inspect(
 ) -> None:
     """Write one HTML page that shows a set: counts, rows beside their sources, token masks, rejects.
 
-    The page loads nothing, so that it can be opened from disk and passed on.
+    The page loads nothing, so that it can be opened from disk and passed on. An evaluation has its page already; its
+    place is printed.
     """
     if (folder / "scores.json").exists():
-        if not (folder / "report.html").exists():
+        page = folder / "report.html"
+        if not page.exists():
             raise UserError(f"{folder}: holds scores but no report.html; run recipes/evaluate.py again")
-        print(folder / "report.html")
+        if (output, corpus, tokenizer) != (None, None, None):
+            raise UserError(f"{folder}: an evaluation, whose page is {page}; give inspect no options with it")
+        print(page)
         return
     from data_builders.documents import PYTHON
     from data_builders.inspection import inspect as write_page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,19 @@ QUICKSTART_SET = "outputs/quickstart/set"
 
 MOST_NAMED = 3
 """Pairs of rows that an error names."""
+
+
+@dataclass
+class HeldOutArguments:
+    """Evaluation during training, at the steps that `eval_strategy` and `eval_steps` say."""
+
+    eval_items: int = field(
+        default=32, metadata={"help": "Validation rows that are scored at each evaluation, drawn by a fixed shuffle."}
+    )
+    patience: int | None = field(
+        default=None,
+        metadata={"help": "Stop after so many evaluations without a better metric_for_best_model; default: never."},
+    )
 
 
 def ensure_set(name: str) -> Path:

@@ -6,14 +6,20 @@ import json
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from instructrec.core.errors import UserError
 from instructrec.core.files import write_json
+from instructrec.data import HeldOutArguments
+from instructrec.evaluation.callback import HeldOutEvaluation
+from instructrec.evaluation.suites import from_row
 from instructrec.lineage import without_secrets
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 RUN = "run.json"
 """The config that an output folder was started with."""
@@ -75,6 +81,32 @@ def tidy(folder: Path) -> None:
     """Remove what a trainer leaves that must not be published: pickled arguments and a card without facts."""
     for name in ("training_args.bin", "README.md"):
         (folder / name).unlink(missing_ok=True)
+
+
+def held_out(
+    arguments: HeldOutArguments, validation: Dataset, args: TrainingArguments, tokenizer: Any
+) -> tuple[Dataset | None, list[TrainerCallback]]:
+    """The rows that a trainer evaluates on, and the callbacks that score them as instructions and stop in time.
+
+    Raises:
+        UserError: there is nothing to evaluate on, or nothing that could tell when to stop.
+    """
+    if args.eval_strategy == "no":
+        if arguments.patience is not None:
+            raise UserError("--patience: needs evaluations; set --eval_strategy steps and --eval_steps")
+        return None, []
+    if arguments.eval_items < 1 or not len(validation):
+        raise UserError(
+            "--eval_strategy: there are no validation rows to evaluate on; "
+            "set --eval_items, build from more documents, or set --eval_strategy no"
+        )
+    rows = validation.shuffle(seed=0).select(range(min(arguments.eval_items, len(validation))))
+    callbacks: list[TrainerCallback] = [HeldOutEvaluation([from_row(row) for row in rows], tokenizer)]
+    if arguments.patience is not None:
+        if not args.load_best_model_at_end:
+            raise UserError("--patience: needs --load_best_model_at_end true and a --metric_for_best_model")
+        callbacks.append(EarlyStoppingCallback(arguments.patience))
+    return rows, callbacks
 
 
 class ProgressLine(TrainerCallback):

@@ -5,17 +5,18 @@ wordings, unseen tasks):
 
     accelerate launch recipes/evaluate.py --adapter outputs/quickstart/adapter
 
-Several adapters of one base and several suites (a set, one split of it, or JSONL) in one run:
+Several adapters of one base and several suites (a set, one split of it, JSONL, published task files, raw text) in one
+run, over several processes (`torchrun --nproc_per_node 2` on a CPU):
 
     accelerate launch recipes/evaluate.py --adapter outputs/a --adapter outputs/b \\
-        --suite outputs/mine/set --suite my_suite.jsonl --output_dir outputs/mine/eval
+        --suite outputs/mine/set --suite my_suite.jsonl --suite held_out_texts/ --output_dir outputs/mine/eval
 
-Every number has n and a 95 % interval; differences are paired by item against the base. The output folder gets
+The same command again goes on where it was interrupted, and asks only what is new. Every number has n and a 95 %
+interval; differences are paired by item against the base. The output folder, which all processes must see, gets
 scores.json, predictions.jsonl, report.md, report.html and pictures.
 """
 
 import json
-import os
 import time
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -35,15 +36,22 @@ class EvaluateArguments:
     adapter: list[str] = field(default_factory=list, metadata={"help": "Adapter of that base; repeatable."})
     suite: list[str] = field(
         default_factory=lambda: ["outputs/quickstart/set"],
-        metadata={"help": "A set, a split's folder, a JSONL file, BBH or Super-NI task files; repeatable."},
+        metadata={"help": "A set, a split, JSONL, BBH, Super-NI or IFEval files, pairs, raw text; repeatable."},
     )
     output_dir: str = field(default="outputs/quickstart/eval", metadata={"help": "Where the report goes."})
     max_items: int = field(default=40, metadata={"help": "Items per suite at most; 0 means all."})
     shots: int = field(default=0, metadata={"help": "Answered items of its category before each item."})
-    max_new_tokens: int = field(default=32, metadata={"help": "Tokens of a generated answer at most."})
+    max_new_tokens: int | None = field(
+        default=None,
+        metadata={"help": "Tokens of an answer at most, 0 for none; default: twice what gold answers need."},
+    )
     batch_size: int = field(default=16, metadata={"help": "Prompts encoded together."})
     dtype: str = field(
         default="bfloat16", metadata={"help": "Of the weights.", "choices": ["bfloat16", "float16", "float32"]}
+    )
+    training_set: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Look for overlap of the suites with these sets; default: what the adapters were tuned on."},
     )
     seed: int = field(default=0, metadata={"help": "Of the bootstrap."})
 
@@ -51,18 +59,21 @@ class EvaluateArguments:
 def main() -> None:
     if wants_help():
         return print_help(__doc__, [EvaluateArguments])
-    if int(os.environ.get("RANK", "0")):
-        return  # one process scores, however many were launched
 
     from instructrec.runtime import quiet, use_all_cores
 
     quiet()
+    import torch
+    from accelerate import PartialState
     from peft import PeftModel
     from rich.progress import Progress
 
     from instructrec.core.files import write_json, write_text
+    from instructrec.core.schema import SPLITS
+    from instructrec.evaluation.answers import AnswerStore, ask, model_origin
+    from instructrec.evaluation.contamination import overlap, training_sets
     from instructrec.evaluation.report import show, write_report
-    from instructrec.evaluation.results import summarise
+    from instructrec.evaluation.results import as_predictions, summarise
     from instructrec.evaluation.scoring import Scorer
     from instructrec.evaluation.suites import load_suites
     from instructrec.lineage import read_lineage, weights_sha256, write_lineage
@@ -71,57 +82,59 @@ def main() -> None:
     use_all_cores()
     started = time.time()
     (args,), _ = parse((EvaluateArguments,), None)
-    for key, least in (("max_items", 0), ("shots", 0), ("max_new_tokens", 1), ("batch_size", 1)):
-        if getattr(args, key) < least:
-            raise UserError(f"--{key}: must be {least} or more, not {getattr(args, key)}")
+    for key, least in (("max_items", 0), ("shots", 0), ("max_new_tokens", 0), ("batch_size", 1)):
+        if (value := getattr(args, key)) is not None and value < least:
+            raise UserError(f"--{key}: must be {least} or more, not {value}")
+    state = PartialState(cpu=not torch.accelerator.is_available())
     output = Path(args.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
     suites = load_suites(args.suite, args.max_items, args.shots)
     for adapter in args.adapter:
         if (base := base_of(Path(adapter))) not in (args.model_name_or_path, None):
             raise UserError(f"adapter {adapter!r} belongs to {base!r}; give --model_name_or_path {base}")
-    if len({args.model_name_or_path, *args.adapter}) != 1 + len(args.adapter):
+    models = (args.model_name_or_path, *args.adapter)
+    if len(set(models)) != len(models):
         raise UserError("--adapter: the same name is given twice")
-    folder = resolve_model(args.model_name_or_path)
+    sets = [Path(name) for name in args.training_set] or training_sets([Path(a) for a in args.adapter])
+    # A set's own rungs need no search: a set whose rungs overlap with its training rows is refused by training.
+    asked = {path for name in args.suite for path in (Path(name).resolve(), Path(name).resolve().parent)}
+    own = asked & {path.resolve() for path in sets}
+    overlaps = {s: overlap(items, sets) for s, items in suites.items() if sets and not (own and s in SPLITS)}
+    with state.main_process_first():
+        folder = resolve_model(args.model_name_or_path)
     tokenizer, model = load_tokenizer(folder), load_model(folder, args.dtype)
 
-    answers: dict[str, dict] = {}
-    total = sum(map(len, suites.values()))
-    with Progress() as progress:
-        for number, name in enumerate((args.model_name_or_path, *args.adapter)):
-            task = progress.add_task(name, total=total)
-            if name in args.adapter:
-                if isinstance(model, PeftModel):
-                    model.load_adapter(name, adapter_name=f"adapter{number}")
-                    model.set_adapter(f"adapter{number}")
-                else:
-                    model = PeftModel.from_pretrained(model, name, adapter_name=f"adapter{number}")
-            scorer = Scorer(model.eval(), tokenizer, args.max_new_tokens, args.batch_size)
-            answers[name] = {
-                suite: scorer.score(items, partial(progress.advance, task)) for suite, items in suites.items()
-            }
+    store = AnswerStore(output / "answers", state.process_index)
+    store.load()
+    places = [(suite, item) for suite, items in suites.items() for item in items]
+    share = (state.process_index, state.num_processes)
+    keys: dict[str, list[str]] = {}
+    with Progress(disable=not state.is_main_process) as progress:
+        for number, name in enumerate(models):
+            if number == 1:
+                model = PeftModel.from_pretrained(model, name, adapter_name="adapter1")
+            elif number > 1:
+                model.load_adapter(name, adapter_name=f"adapter{number}")
+                model.set_adapter(f"adapter{number}")
+            scorer = Scorer(model.eval(), tokenizer, args.batch_size)
+            limits = [n for items in suites.values() for n in scorer.limits(items, args.max_new_tokens)]
+            origin = model_origin(folder, Path(name) if number else None, args.dtype, tokenizer)
+            task = progress.add_task(name, total=len(range(*share[:1], len(places), share[1])))
+            items = [item for _, item in places]
+            keys[name] = ask(scorer, origin, items, limits, store, share, partial(progress.advance, task))
+    state.wait_for_everyone()
+    if not state.is_main_process:
+        return
+    store.load()
+    answers: dict[str, dict[str, list]] = {name: {suite: [] for suite in suites} for name in models}
+    for name in models:
+        for (suite, _), key in zip(places, keys[name], strict=True):
+            answers[name][suite].append(store.known[key])
 
-    scores, per_item = summarise(suites, answers, args.seed)
-    predictions = [
-        {
-            "suite": suite,
-            "id": item.id,
-            "category": item.category,
-            "model": name,
-            "prompt": answer.prompt,
-            "targets": item.targets,
-            "output": answer.output,
-            "gold_nll": per_item[name][suite][i]["gold_nll"],
-            "scores": per_item[name][suite][i],
-        }
-        for suite, items in suites.items()
-        for i, item in enumerate(items)
-        for name in answers
-        for answer in [answers[name][suite][i]]
-    ]
+    scores, per_item = summarise(suites, answers, args.seed, overlaps)
+    predictions = list(as_predictions(suites, answers, per_item, overlaps))
     write_json(output / "scores.json", scores)
     write_text(output / "predictions.jsonl", "".join(json.dumps(p, ensure_ascii=False) + "\n" for p in predictions))
-    write_report(scores, predictions, asdict(args), output)
+    write_report(scores, predictions, asdict(args), output, lambda token: tokenizer.decode([token]))
     inputs = {
         "model": {"name": args.model_name_or_path, "sha256": weights_sha256(folder)},
         "adapters": {a: {"sha256": weights_sha256(Path(a)), "lineage": read_lineage(Path(a))} for a in args.adapter},

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from instructrec.config import parse, print_help, wants_help
 from instructrec.core.errors import run
+from instructrec.data import HeldOutArguments
 
 DEFAULT_CONFIG = Path(__file__).parent / "smollm2-135m" / "sft.yaml"
 
@@ -38,7 +39,7 @@ class DataArguments:
 
 def main() -> None:
     if wants_help():
-        return print_help(__doc__, [DataArguments])
+        return print_help(__doc__, [DataArguments, HeldOutArguments])
 
     from instructrec.runtime import cpu_flags, quiet, use_all_cores
 
@@ -51,16 +52,19 @@ def main() -> None:
     from instructrec.data import load_set
     from instructrec.lineage import read_lineage, weights_sha256, write_lineage
     from instructrec.models import EMBEDDED, load_tokenizer, name_base, resolve_model, trainable_on_cpu
-    from instructrec.training import ProgressLine, prepare_output, tidy
+    from instructrec.training import ProgressLine, held_out, prepare_output, tidy
 
     threads = use_all_cores()
     started = time.time()
-    (data, args, model), given = parse((DataArguments, SFTConfig, ModelConfig), DEFAULT_CONFIG, cpu_flags())
+    records = (DataArguments, HeldOutArguments, SFTConfig, ModelConfig)
+    (data, watched, args, model), given = parse(records, DEFAULT_CONFIG, cpu_flags())
     name = model.model_name_or_path or EMBEDDED
     state = PartialState()
     with state.main_process_first():
         folder = resolve_model(name, model.model_revision)
         dataset = load_set(data.dataset_name, data.max_train_rows)
+    tokenizer = load_tokenizer(folder)
+    validation, callbacks = held_out(watched, dataset["validation"], args, tokenizer)
     output = Path(args.output_dir)
     given["dataset_fingerprint"] = read_manifest(Path(data.dataset_name))["fingerprint"]
     checkpoint = prepare_output(output, given, state.is_main_process)
@@ -74,11 +78,11 @@ def main() -> None:
         model=str(folder),
         args=args,
         train_dataset=dataset["train"].select_columns(columns),
-        eval_dataset=dataset["validation"].select_columns(columns) if args.eval_strategy != "no" else None,
-        processing_class=load_tokenizer(folder),
+        eval_dataset=validation and validation.select_columns(columns),
+        processing_class=tokenizer,
         quantization_config=get_quantization_config(model),
         peft_config=get_peft_config(model),
-        callbacks=[ProgressLine()],
+        callbacks=[*callbacks, ProgressLine()],
     )
     trainer.remove_callback(PrinterCallback)
     trainable_on_cpu(trainer.model)

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_builders.contamination import Contamination, words_only
+from data_builders.contamination import Contamination
 from instructrec.core.errors import UserError
-from instructrec.core.overlap import BLOCK, ngram_hashes
+from instructrec.core.overlap import BLOCK, ngram_hashes, words_only
 
 EVALS = Path(__file__).parents[2] / "shared" / "evals"
 LONG = (

@@ -23,6 +23,9 @@ def sft_flags(instruction_set: Path, tiny_model: Path, output: Path) -> list[str
         "dataset_name": instruction_set,
         "output_dir": output,
         "max_steps": 2,
+        "eval_steps": 2,
+        "save_steps": 2,
+        "eval_items": 4,
         "dtype": "float32",
     }
     return [text for key, value in flags.items() for text in (f"--{key}", str(value))]
@@ -155,9 +158,31 @@ class TestSft:
         losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
         assert max(losses[-5:]) < min(losses[:5]) - 0.03  # seen: 6.16 < 6.23; a random model's adapter learns little
 
+    def test_keeps_the_best_checkpoint_and_stops_when_nothing_improves(self, instruction_set, tiny_model, tmp_path):
+        """With a learning rate that ruins the model the first evaluation is the best, and two more are enough."""
+        flags = sft_flags(instruction_set, tiny_model, tmp_path / "out")
+        flags += ["--max_steps", "20", "--learning_rate", "10", "--warmup_steps", "0", "--eval_items", "6"]
+        done = recipe("sft.py", *flags, "--eval_steps", "2", "--save_steps", "2", "--patience", "2")
+        assert done.returncode == 0, done.stderr
+        assert "held out    gold_nll" in done.stdout and "stop_rate" in done.stdout
+        states = [
+            json.loads((path / "trainer_state.json").read_text()) for path in (tmp_path / "out").glob("checkpoint-*")
+        ]
+        state = max(states, key=lambda state: state["global_step"])
+        curve = {e["step"]: e["eval_gold_nll"] for e in state["log_history"] if "eval_gold_nll" in e}
+        best = min(curve, key=lambda step: curve[step])
+        assert max(curve) == state["global_step"] == best + 4 < 20
+        assert state["best_global_step"] == best and state["best_metric"] == pytest.approx(curve[best])
+        assert largest_difference(tmp_path / "out", tmp_path / "out" / f"checkpoint-{best}") == 0
+
     @pytest.mark.parametrize(
         ("flags", "parts"),
         [
+            (
+                ["--patience", "2", "--eval_strategy", "no", "--load_best_model_at_end", "false"],
+                ["--patience", "--eval_s"],
+            ),
+            (["--eval_items", "0"], ["--eval_strategy", "no validation rows"]),
             (["--learning_rat", "1"], ["unknown flag '--learning_rat'", "'--learning_rate'"]),
             (["--lora_r", "3.5"], ["lora_r", "3.5"]),
             (["--config", "typo.yaml"], ["typo.yaml", "unknown key 'warmup_ratoi'", "'warmup_steps'"]),
@@ -176,7 +201,7 @@ class TestSft:
             (["--dataset_name", "nowhere"], ["nowhere", "not an instruction set", "instructrec build"]),
         ],
     )
-    def test_mistakes_are_one_line(self, tmp_path, tiny_model, flags, parts):
+    def test_mistakes_are_one_line(self, tmp_path, instruction_set, tiny_model, flags, parts):
         (tmp_path / "typo.yaml").write_text("warmup_ratoi: 0.1\n")
         (tmp_path / "type.yaml").write_text("lora_r: 3.5\n")
         (tmp_path / "choice.yaml").write_text("dtype: bf16\n")
@@ -184,8 +209,9 @@ class TestSft:
         (tmp_path / "list.yaml").write_text("- a\n")
         (tmp_path / "env.yaml").write_text("env: {HF_TOKEN: hf_secret}\n")
         (tmp_path / "number.yaml").write_text("1: 2\n")
-        model = [] if "--model_name_or_path" in flags else ["--model_name_or_path", str(tiny_model)]
-        done = recipe("sft.py", *flags, *model, cwd=tmp_path)
+        given = {"--model_name_or_path": tiny_model, "--dataset_name": instruction_set}
+        rest = [text for flag, value in given.items() if flag not in flags for text in (flag, str(value))]
+        done = recipe("sft.py", *flags, *rest, cwd=tmp_path)
         assert_one_line_error(done, *parts)
         assert "hf_secret" not in done.stdout + done.stderr
         assert not (tmp_path / "outputs").exists()
@@ -217,17 +243,8 @@ class TestEvaluate:
         ]
         suite.write_text("".join(json.dumps(line) + "\n" for line in lines))
         flags = ["--model_name_or_path", str(tiny_model), "--adapter", str(adapter), "--suite", str(instruction_set)]
-        flags += [
-            "--suite",
-            str(suite),
-            "--output_dir",
-            str(tmp_path / "eval"),
-            "--max_items",
-            "5",
-            "--dtype",
-            "float32",
-        ]
-        done = recipe("evaluate.py", *flags)
+        flags += ["--suite", str(suite), "--output_dir", str(tmp_path / "eval"), "--max_items", "5"]
+        done = recipe("evaluate.py", *flags, "--dtype", "float32")
         assert done.returncode == 0, done.stderr
         scores = json.loads((tmp_path / "eval" / "scores.json").read_text())
         assert scores["models"] == [str(tiny_model), str(adapter)]
@@ -242,12 +259,63 @@ class TestEvaluate:
         predictions = [json.loads(line) for line in (tmp_path / "eval" / "predictions.jsonl").read_text().splitlines()]
         assert len(predictions) == 2 * (4 * 5 + 2)
         assert {"suite", "id", "model", "prompt", "output", "gold_nll", "scores"} <= set(predictions[0])
-        html = (tmp_path / "eval" / "report.html").read_text()
-        assert html.count("<details>") == 22 and "data:image/png;base64," in html and "http" not in html
-        assert "test_documents" in (tmp_path / "eval" / "report.md").read_text()
-        assert (tmp_path / "eval" / "gold_nll.png").read_bytes().startswith(b"\x89PNG")
+        assert "data:image/png;base64," in (tmp_path / "eval" / "report.html").read_text()
+        assert "unseen documents" in (tmp_path / "eval" / "report.md").read_text()
+        assert (tmp_path / "eval" / "ladder.png").read_bytes().startswith(b"\x89PNG")
         lineage = json.loads((tmp_path / "eval" / "lineage.json").read_text())
         assert lineage["inputs"]["adapters"][str(adapter)]["lineage"]["stage"] == "sft"
+
+    def test_killed_resumed_and_in_two_processes_it_scores_the_same(
+        self, adapter, instruction_set, tiny_model, tmp_path
+    ):
+        flags = ["--model_name_or_path", str(tiny_model), "--adapter", str(adapter), "--suite", str(instruction_set)]
+        flags += ["--max_items", "6", "--batch_size", "3", "--dtype", "float32"]
+
+        def scores(name: str) -> dict:
+            return json.loads((tmp_path / name / "scores.json").read_text())
+
+        def assert_equal(a, b) -> None:
+            if isinstance(a, dict):
+                assert a.keys() == b.keys()
+                for key in a:
+                    assert_equal(a[key], b[key])
+            else:
+                assert a == b or a == pytest.approx(b, abs=1e-4)
+
+        assert recipe("evaluate.py", *flags, "--output_dir", str(tmp_path / "one")).returncode == 0
+        command = [
+            sys.executable,
+            str(ROOT / "recipes" / "evaluate.py"),
+            *flags,
+            "--output_dir",
+            str(tmp_path / "killed"),
+        ]
+        process = subprocess.Popen(
+            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        answers = tmp_path / "killed" / "answers" / "0.jsonl"
+        deadline = time.monotonic() + 300
+        while (
+            not (answers.exists() and answers.stat().st_size) and process.poll() is None and time.monotonic() < deadline
+        ):
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        before = answers.read_bytes()
+        assert before and not (tmp_path / "killed" / "scores.json").exists()
+        assert recipe("evaluate.py", *flags, "--output_dir", str(tmp_path / "killed")).returncode == 0
+        assert answers.read_bytes().startswith(before)  # nothing was asked again
+        keys = [json.loads(line)["key"] for line in answers.read_bytes()[len(before) :].splitlines() if line]
+        assert len(keys) == len(set(keys)) < 2 * 4 * 6
+        assert_equal(scores("one"), scores("killed"))
+
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        launched = [*torchrun, *command[1:-1], str(tmp_path / "two")]
+        done = subprocess.run(launched, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+        shares = sorted((tmp_path / "two" / "answers").glob("*.jsonl"))
+        assert [path.name for path in shares] == ["0.jsonl", "1.jsonl"] and all(path.stat().st_size for path in shares)
+        assert_equal(scores("one"), scores("two"))
 
     @pytest.mark.parametrize(
         ("flags", "parts"),
@@ -256,6 +324,8 @@ class TestEvaluate:
             (["--suite", "bad.jsonl"], ["bad.jsonl:1", "'targets' is missing"]),
             (["--suite", "empty.jsonl"], ["empty.jsonl", "no items"]),
             (["--adapter", "nowhere"], ["adapter 'nowhere'", "adapter_config.json"]),
+            (["--suite", "unchosen.jsonl"], ["unchosen.jsonl:1", "'choices' needs two distinct options"]),
+            (["--suite", "long.jsonl"], ["item 1", "the model's context of 2048"]),
             (["--max_itms", "3"], ["'--max_itms'", "'--max_items'"]),
         ],
     )
@@ -264,6 +334,8 @@ class TestEvaluate:
         (tmp_path / "empty.jsonl").write_text("\n")
         good = {"id": "1", "category": "c", "instruction": "x", "input": "", "targets": ["y"]}
         (tmp_path / "good.jsonl").write_text(json.dumps(good) + "\n")
+        (tmp_path / "unchosen.jsonl").write_text(json.dumps(good | {"choices": []}) + "\n")
+        (tmp_path / "long.jsonl").write_text(json.dumps(good | {"targets": ["far " * 3000]}) + "\n")
         suite = [] if "--suite" in flags else ["--suite", "good.jsonl"]
         done = recipe("evaluate.py", "--model_name_or_path", str(tiny_model), *suite, *flags, cwd=tmp_path)
         assert_one_line_error(done, *parts)

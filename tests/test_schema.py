@@ -117,7 +117,7 @@ def test_splits_of_a_foreign_parquet_are_refused(tmp_path):
     ("lines", "message"),
     [
         ([ITEM, "{"], "suite.jsonl:2: not JSON"),
-        ([ITEM, {**ITEM, "id": "2", "targets": []}], "suite.jsonl:2: 'targets' needs at least one"),
+        ([ITEM, {**ITEM, "id": "2", "targets": []}], "suite.jsonl:2: an item needs an answer in 'targets'"),
         ([ITEM, "", ITEM], "suite.jsonl:3: id '1' was used in line 1"),
         ([{**ITEM, "choices": ["no", "maybe"]}], "suite.jsonl:1: target 'yes' is not among 'choices'"),
         ([{**ITEM, "tragets": []}], "suite.jsonl:1: unknown key 'tragets'. Did you mean 'targets'?"),

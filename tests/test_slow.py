@@ -113,7 +113,7 @@ def test_the_base_model_talks(base_model):
 def test_a_bare_launch_builds_the_set_and_trains(base_model, tmp_path):
     """`accelerate launch recipes/sft.py` without a config, in an empty folder: set and base model are its own."""
     launch = [str(Path(sys.executable).with_name("accelerate")), "launch", str(ROOT / "recipes" / "sft.py")]
-    flags = ["--max_steps", "1", "--warmup_steps", "0", "--max_length", "256"]
+    flags = ["--max_steps", "1", "--warmup_steps", "0", "--max_length", "256", "--eval_items", "4"]
     done = subprocess.run([*launch, *flags], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     quickstart = tmp_path / "outputs" / "quickstart"
@@ -126,7 +126,7 @@ def test_a_few_steps_lower_the_nll_on_unseen_documents(base_model, tmp_path):
     """The learning check: 12 of the quickstart's 40 steps, 16 items."""
     dataset, adapter, output = (str(tmp_path / name) for name in ("set", "adapter", "eval"))
     assert cli("build", "--output", dataset).returncode == 0
-    flags = ["--max_steps", "12", "--warmup_steps", "1", "--save_steps", "12"]
+    flags = ["--max_steps", "12", "--warmup_steps", "1", "--save_steps", "12", "--eval_steps", "12"]
     done = recipe("sft.py", "--dataset_name", dataset, "--output_dir", adapter, *flags)
     assert done.returncode == 0, done.stderr
     flags = ["--max_items", "16", "--max_new_tokens", "8"]

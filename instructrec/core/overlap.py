@@ -1,8 +1,10 @@
-"""Overlap between texts: normal forms, n-grams and their hashes."""
+"""Overlap between texts: normal forms, n-grams and their hashes, and what to look up in another text."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -12,11 +14,28 @@ import numpy.typing as npt
 from instructrec.core.segmentation import UNSPACED, words
 
 BLOCK = 1 << 15
+NGRAM = 13
+"""Words in an n-gram that tells an overlap; a character of a script without spaces is half a word."""
+FEWEST_WORDS = 5
+"""Words (likewise) below which a phrase is too common to say anything."""
+
+_INNER = "'’-_."
 
 
 def normalise(text: str) -> str:
     """Lower-case words joined by single spaces: what remains equal when only case and punctuation change."""
     return " ".join(words(text.lower()))
+
+
+def words_only(text: str) -> str:
+    """The words of `text` joined by single spaces, without case, punctuation, and compatibility forms (NFKC).
+
+    Marks inside a word go too, so that `don't` is `don’t` and `U.S.` is `US`.
+    """
+    normalised = normalise(unicodedata.normalize("NFKC", text))
+    for mark in _INNER:
+        normalised = normalised.replace(mark, "")
+    return normalised
 
 
 def ngrams(text: str, n: int = 13) -> set[tuple[str, ...]]:
@@ -113,3 +132,46 @@ def _span_hashes(
     hashes ^= hashes >> np.uint64(32)
     hashes *= np.uint64(0xBF58476D1CE4E5B9)
     return hashes
+
+
+class Hashes:
+    """A set of 64-bit hashes: sorted, with one byte for every value of their leading bits that says if any is there.
+
+    Most hashes asked for are not in the set, and the byte tells so in one step; 8 bytes and 4 to 8 more each.
+    """
+
+    def __init__(self, hashes: npt.NDArray[np.uint64]) -> None:
+        self.sorted = np.unique(hashes)
+        bits = max(10, (4 * len(self.sorted)).bit_length())
+        self._shift = np.uint64(64 - bits)
+        self._some = np.zeros(1 << bits, bool)
+        self._some[self.sorted >> self._shift] = True
+
+    def __len__(self) -> int:
+        return len(self.sorted)
+
+    def holding(self, values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        """Those of `values` that are in the set."""
+        likely = values[self._some[values >> self._shift]]
+        if not len(likely):
+            return likely
+        places = np.searchsorted(self.sorted, likely)
+        return likely[self.sorted[np.minimum(places, len(self.sorted) - 1)] == likely]
+
+
+class Phrases:
+    """Normalised phrases to be found whole in texts; those of fewer than `FEWEST_WORDS` words are left out."""
+
+    def __init__(self, normalised: Iterable[str]) -> None:
+        self._beginning: dict[int, list[str]] = {}
+        for phrase in sorted(set(normalised)):
+            (heads,) = ngram_hashes(phrase, FEWEST_WORDS)
+            if len(heads):
+                self._beginning.setdefault(int(heads[0]), []).append(phrase)
+        self._heads = Hashes(np.array(list(self._beginning), np.uint64))
+
+    def within(self, text: str, heads: npt.NDArray[np.uint64]) -> Iterator[str]:
+        """The phrases that stand in a normalised text, which has the n-gram hashes `heads` of `FEWEST_WORDS` words."""
+        padded = f" {text} "
+        for head in np.unique(self._heads.holding(heads)).tolist():
+            yield from (phrase for phrase in self._beginning[head] if f" {phrase} " in padded)

@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 
 import pyarrow as pa
 
+from instructrec.core import checks
 from instructrec.core.errors import UserError, nearest
 
 TRAIN, VALIDATION = "train", "validation"
@@ -121,12 +122,24 @@ class Manifest(TypedDict):
     fingerprint: str
 
 
+class Templates(TypedDict):
+    """Means of `n` wordings: their median and quartiles."""
+
+    n: int
+    median: float
+    quartiles: list[float]
+
+
 class Estimate(TypedDict, total=False):
-    """A number and its 95 % interval; a difference also has the two-sided `p` of a paired sign-flip permutation."""
+    """A number and its 95 % interval; a difference also has the two-sided `p` of a paired sign-flip permutation.
+
+    Where items come in several wordings, a value also says how it spreads over them.
+    """
 
     value: float | None
     ci95: list[float | None]
     p: float | None
+    templates: Templates
 
 
 class Metric(TypedDict):
@@ -139,11 +152,23 @@ class Metric(TypedDict):
     deltas: dict[str, Estimate]
 
 
-class Suite(TypedDict):
-    """One suite's scores; `n` counts items."""
+class Category(TypedDict):
+    """Scores of one family or category of a suite; `n` counts items."""
 
     n: int
     metrics: dict[str, Metric]
+
+
+class Suite(TypedDict):
+    """One suite's scores; `n` counts items, and `overlap` those that share text with what a model was trained on.
+
+    `overlap` is null where no training set was known to compare with.
+    """
+
+    n: int
+    metrics: dict[str, Metric]
+    categories: dict[str, Category]
+    overlap: dict[str, int] | None
 
 
 class Scores(TypedDict):
@@ -263,7 +288,7 @@ def check_instruction(row: dict[str, Any], where: str) -> None:
 
 
 def check_choices(row: dict[str, Any], where: str) -> None:
-    """Raise `UserError` unless a choice item has two distinct options or more and its targets are among them."""
+    """Raise `UserError` unless options are two or more with the targets among them, and checks are known ones."""
     choices = row.get("choices")
     if choices is not None:
         if len(set(choices)) < 2:
@@ -271,10 +296,7 @@ def check_choices(row: dict[str, Any], where: str) -> None:
         if stray := [target for target in row["targets"] if target not in choices]:
             raise UserError(f"{where}: target {stray[0]!r} is not among 'choices'")
     if row.get("checks") is not None:
-        try:
-            json.loads(row["checks"])
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}: 'checks' is not JSON: {error}") from None
+        checks.validate(row["checks"], where)
 
 
 def split_files(folder: Path, split: str) -> list[Path]:
@@ -336,8 +358,10 @@ def read_suite(path: Path) -> Iterator[dict[str, Any]]:
             json.dumps(item, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise UserError(f"{where}: holds half of a surrogate pair; mend its \\ud… escape") from None
-        if not item["targets"] or not all(target.strip() for target in item["targets"]):
-            raise UserError(f"{where}: 'targets' needs at least one answer, none of them empty")
+        if not all(target.strip() for target in item["targets"]):
+            raise UserError(f"{where}: 'targets' holds an empty answer")
+        if not item["targets"] and not item.get("checks"):
+            raise UserError(f"{where}: an item needs an answer in 'targets', or 'checks' that an answer must pass")
         check_choices(item, where)
         if item["id"] in seen:
             raise UserError(f"{where}: id {item['id']!r} was used in line {seen[item['id']]}")

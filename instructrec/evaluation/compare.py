@@ -14,6 +14,9 @@ from instructrec.evaluation.statistics import Comparison, compare_clustered, hol
 
 LEVEL = 0.05
 
+METRICS = tuple(name for name in LABELS if name != "macro_f1")
+"""Those that an item has by itself."""
+
 Key = tuple[str, str]
 """Suite and id of an item."""
 

@@ -1,16 +1,18 @@
-"""Metrics of one answer: ROUGE-L and exact match. Nothing assumes English or spaces between words."""
+"""Metrics of one answer, all in [0, 1] and better when higher. Nothing assumes English or spaces between words."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from nltk.stem.porter import PorterStemmer
 
-from instructrec.core.segmentation import words
+from instructrec.core.segmentation import UNSPACED, words
 
 _stemmer = PorterStemmer()
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 
 
 @cache
@@ -37,8 +39,36 @@ def _scorer() -> Any:
 
 
 def rouge_l(output: str, targets: Sequence[str]) -> float:
-    """ROUGE-L F1 (Lin, 2004) in [0, 1], the best over the accepted answers."""
+    """ROUGE-L F1 (Lin, 2004), the best over the accepted answers."""
     return max(_scorer().score(target, output)["rougeL"].fmeasure for target in targets)
+
+
+@cache
+def _chrf() -> Any:
+    from sacrebleu.metrics import CHRF
+
+    return CHRF()
+
+
+def chrf(output: str, targets: Sequence[str]) -> float:
+    """chrF2 of the sentence (Popović, 2015) as sacrebleu computes it, divided by 100."""
+    return _chrf().sentence_score(output, list(targets)).score / 100
+
+
+@cache
+def _bleu(tokenize: str) -> Any:
+    from sacrebleu.metrics import BLEU
+
+    return BLEU(effective_order=True, tokenize=tokenize)
+
+
+def bleu(output: str, targets: Sequence[str]) -> float:
+    """Smoothed BLEU of the sentence (Papineni et al., 2002) as sacrebleu computes it, divided by 100.
+
+    Answers in scripts without spaces are cut into characters.
+    """
+    unspaced = any(_UNSPACED.search(target) for target in targets)
+    return _bleu("char" if unspaced else "13a").sentence_score(output, list(targets)).score / 100
 
 
 def exact_match(output: str, targets: Sequence[str]) -> float:

@@ -1,36 +1,69 @@
 """Scoring: the likelihood of given answers and the model's own answer, from one encoding of each prompt.
 
 A batch of prompts is encoded once, left-padded; its key-value cache then serves the gold answer, every option and the
-greedy generation. Prompts are sorted by length, so that little of a batch is padding.
+greedy generation. Prompts are sorted by length, so that little of a batch is padding, and the output layer sees only
+the positions whose distribution is asked for: with a vocabulary of 49,152 it costs a small model a third of a pass.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from instructrec.core.errors import UserError
 from instructrec.evaluation.suites import Item
 
+OPEN_LIMIT = 512
+"""Tokens of an answer at most, where no gold answer says how long one is."""
+
+ANSWER_TOKENS = 2048
+"""Tokens of given answers whose distributions are held together, unless one answer has more."""
+
 
 @dataclass(frozen=True)
 class Answered:
-    """What a model made of one item: log-probabilities are sums over the answer's tokens, without the end of turn."""
+    """What a model made of one item.
+
+    Attributes:
+        prompt, prompt_ids: as the model saw it.
+        output, output_ids: its greedy answer; null where none was asked for.
+        stopped: whether it ended its turn within the limit.
+        gold_logprob: sum over the gold answer's tokens, without the end of turn; null without a gold answer.
+        gold_tokens: how many these are.
+        choice_logprobs: the same sum for every option.
+    """
 
     prompt: str
-    output: str
-    gold_logprob: float
+    prompt_ids: tuple[int, ...]
+    output: str | None
+    output_ids: tuple[int, ...]
+    stopped: bool
+    gold_logprob: float | None
     gold_tokens: int
     choice_logprobs: tuple[float, ...] | None
 
 
+@dataclass(frozen=True)
+class _Question:
+    """An item in tokens. `answers` are the gold answer, if there is one, and the options; `limit` tokens of an own."""
+
+    prompt: str
+    ids: list[int]
+    answers: list[list[int]]
+    has_gold: bool
+    limit: int
+
+
 @dataclass
 class _Encoded:
-    """A batch of prompts in the cache: `mask` is (batch, length), `logits` those of the next token."""
+    """A batch of prompts in the cache: `mask` is (batch, length), `logits` (batch, vocabulary) of the next token."""
 
     cache: Any
     mask: torch.Tensor
@@ -39,7 +72,8 @@ class _Encoded:
     def rows(self, indices: Sequence[int]) -> _Encoded:
         """A copy with these rows of the batch, repeated as often as they occur."""
         index = torch.tensor(indices, device=self.mask.device)
-        cache = copy.deepcopy(self.cache)
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in cache.layers]  # selecting rows makes new tensors in them
         cache.batch_select_indices(index)
         return _Encoded(cache, self.mask[index], self.logits[index])
 
@@ -50,51 +84,97 @@ class Scorer:
     Args:
         model: a causal LM in evaluation mode, with whatever adapter is active.
         tokenizer: with a chat template.
-        max_new_tokens: tokens of a generated answer at most.
         batch_size: prompts encoded together; scores do not depend on it beyond rounding.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, max_new_tokens: int, batch_size: int) -> None:
-        self.model, self.tokenizer = model, tokenizer
-        self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
+    def __init__(self, model: Any, tokenizer: Any, batch_size: int) -> None:
+        self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         stops = getattr(model.generation_config, "eos_token_id", None)
         stops = stops if isinstance(stops, list) else [stops]
         self.stops = {token for token in (*stops, tokenizer.eos_token_id) if token is not None}
         self.context = getattr(model.config, "max_position_embeddings", None)
 
     def render(self, item: Item) -> str:
-        """The prompt as the model sees it: the chat template's text up to where the answer begins."""
+        """The prompt as the model sees it: the chat template's text up to where the answer begins.
+
+        Raw text has no prompt but the token that texts begin with.
+        """
+        if not item.messages:
+            return self.tokenizer.bos_token or self.tokenizer.eos_token
         return self.tokenizer.apply_chat_template(list(item.messages), tokenize=False, add_generation_prompt=True)
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    @torch.inference_mode()
-    def score(self, items: Sequence[Item], done: Callable[[int], None] = lambda n: None) -> list[Answered]:
-        """Score items in any order and return the answers in the items' order; `done(n)` is called per batch.
+    def limits(self, items: Sequence[Item], given: int | None) -> list[int]:
+        """Tokens that each answer may have: `given`, else twice the 95th percentile of its category's gold answers.
+
+        Raw text gets none.
+        """
+        lengths: dict[str, list[int]] = defaultdict(list)
+        for item in items:
+            if item.targets and given is None:
+                lengths[item.category].append(len(self._ids(item.targets[0])))
+        by_category = {name: 2 * int(np.ceil(np.percentile(found, 95))) for name, found in lengths.items()}
+        most = {item.category: by_category.get(item.category, OPEN_LIMIT) if given is None else given for item in items}
+        return [most[item.category] if item.messages else 0 for item in items]
+
+    def score(self, items: Sequence[Item], limits: Sequence[int]) -> list[Answered]:
+        """Score all items and return the answers in the items' order; see `batches`."""
+        found = dict(pair for batch in self.batches(items, limits) for pair in batch)
+        return [found[i] for i in range(len(items))]
+
+    def batches(self, items: Sequence[Item], limits: Sequence[int]) -> Iterator[list[tuple[int, Answered]]]:
+        """Score items, longest first, and yield each batch when it is done: the items' indices and their answers.
+
+        Args:
+            limits: tokens of each item's own answer at most; 0 asks for none.
 
         Raises:
             UserError: an answer has no token, or prompt and answer do not fit the model's context.
         """
-        prompts = [self.render(item) for item in items]
-        ids = [self._ids(prompt) for prompt in prompts]
-        answers = [[self._ids(text) for text in (item.targets[0], *(item.choices or ()))] for item in items]
-        for item, prompt, texts in zip(items, ids, answers, strict=True):
-            longest = len(prompt) + max(max(map(len, texts)), self.max_new_tokens)
-            if not all(texts):
-                raise UserError(f"item {item.id}: an answer has no token")
-            if self.context and longest > self.context:
-                raise UserError(f"item {item.id}: needs {longest} tokens, the model's context has {self.context}")
-        results: dict[int, Answered] = {}
-        order = sorted(range(len(items)), key=lambda i: -len(ids[i]))
-        for batch in _batches(order, self.batch_size):
-            encoded = self._encode([ids[i] for i in batch])
-            logprobs = self._logprobs(encoded, [answers[i] for i in batch])
-            for i, values, output in zip(batch, logprobs, self._generate(encoded), strict=True):
-                choices = tuple(values[1:]) if items[i].choices else None
-                results[i] = Answered(prompts[i], output, values[0], len(answers[i][0]), choices)
-            done(len(batch))
-        return [results[i] for i in range(len(items))]
+        questions = [self._question(item, limit) for item, limit in zip(items, limits, strict=True)]
+        order = sorted(range(len(items)), key=lambda i: -len(questions[i].ids))
+        for batch in _parts(order, self.batch_size):
+            answered = self._answer([questions[i] for i in batch], [bool(items[i].choices) for i in batch])
+            yield list(zip(batch, answered, strict=True))
+
+    def _question(self, item: Item, limit: int) -> _Question:
+        prompt = self.render(item)
+        ids = self._ids(prompt)
+        answers = [self._ids(text) for text in (*item.targets[:1], *(item.choices or ()))]
+        if not all(answers):
+            raise UserError(f"item {item.id}: an answer has no token")
+        longest = len(ids) + max([limit, *map(len, answers)])
+        if self.context and longest > self.context:
+            raise UserError(
+                f"item {item.id}: its prompt of {len(ids)} tokens and an answer of {longest - len(ids)} need more than "
+                f"the model's context of {self.context}; shorten it, or give fewer --shots or --max_new_tokens"
+            )
+        return _Question(prompt, ids, answers, bool(item.targets), limit)
+
+    @torch.inference_mode()
+    def _answer(self, questions: list[_Question], has_choices: list[bool]) -> list[Answered]:
+        encoded = self._encode([question.ids for question in questions])
+        logprobs = self._logprobs(encoded, [question.answers for question in questions])
+        outputs = self._generate(encoded, [question.limit for question in questions])
+        found = []
+        for question, chosen, values, (tokens, stopped) in zip(questions, has_choices, logprobs, outputs, strict=True):
+            gold, options = (values[0], values[1:]) if question.has_gold else (None, values)
+            output = self.tokenizer.decode(tokens, skip_special_tokens=True).strip() if question.limit else None
+            found.append(
+                Answered(
+                    prompt=question.prompt,
+                    prompt_ids=tuple(question.ids),
+                    output=output,
+                    output_ids=tuple(tokens),
+                    stopped=stopped,
+                    gold_logprob=gold,
+                    gold_tokens=len(question.answers[0]) if question.has_gold else 0,
+                    choice_logprobs=tuple(options) if chosen else None,
+                )
+            )
+        return found
 
     def _step(self, encoded: _Encoded, tokens: torch.Tensor, mask: torch.Tensor, keep: int) -> torch.Tensor:
         """Feed `tokens` (batch, n) after the cache; logits of the last `keep` positions. `mask` covers `tokens`."""
@@ -111,11 +191,23 @@ class Scorer:
         encoded.cache = output.past_key_values
         return output.logits
 
+    @contextmanager
+    def _only(self, wanted: torch.Tensor) -> Iterator[None]:
+        """Within, logits come as (1, n, vocabulary): of the n positions that are true in `wanted` (batch, length)."""
+        head = self.model.get_output_embeddings()
+        handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][wanted][None],))
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _tensor(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        return torch.tensor(rows, device=self.model.device)
+
     def _encode(self, prompts: list[list[int]]) -> _Encoded:
         length, pad = max(map(len, prompts)), self.tokenizer.pad_token_id or 0
-        device = self.model.device
-        tokens = torch.tensor([[pad] * (length - len(p)) + p for p in prompts], device=device)
-        mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts], device=device)
+        tokens = self._tensor([[pad] * (length - len(p)) + p for p in prompts])
+        mask = self._tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts])
         encoded = _Encoded(None, mask[:, :0], torch.empty(0))
         encoded.logits = self._step(encoded, tokens, mask, keep=1)[:, -1].float()
         return encoded
@@ -124,40 +216,55 @@ class Scorer:
         """Summed log-probability of every answer of every row."""
         first = encoded.logits.log_softmax(-1)
         totals = [[float(first[row, answer[0]]) for answer in texts] for row, texts in enumerate(answers)]
-        longer = [(r, k) for r, texts in enumerate(answers) for k, answer in enumerate(texts) if len(answer) > 1]
-        longer.sort(key=lambda place: -len(answers[place[0]][place[1]]))
-        for part in _batches(longer, self.batch_size):
-            texts = [answers[r][k] for r, k in part]
+        # The gold answer is often one of the options: what is asked twice is scored once.
+        places: dict[tuple[int, tuple[int, ...]], list[int]] = defaultdict(list)
+        for row, texts in enumerate(answers):
+            for k, answer in enumerate(texts):
+                if len(answer) > 1:
+                    places[row, tuple(answer)].append(k)
+        longest_first = sorted(places, key=lambda place: -len(place[1]))
+        size = max(1, min(4 * self.batch_size, ANSWER_TOKENS // len(longest_first[0][1]))) if places else 1
+        for part in _parts(longest_first, size):
+            texts = [answer for _, answer in part]
             length, pad = len(texts[0]) - 1, self.tokenizer.pad_token_id or 0
-            device = encoded.mask.device
-            tokens = torch.tensor([t[:-1] + [pad] * (length + 1 - len(t)) for t in texts], device=device)
-            mask = torch.tensor([[1] * (len(t) - 1) + [0] * (length + 1 - len(t)) for t in texts], device=device)
-            wanted = torch.tensor([t[1:] + [pad] * (length + 1 - len(t)) for t in texts], device=device)
-            logits = self._step(encoded.rows([r for r, _ in part]), tokens, mask, keep=length)
-            chosen = logits.gather(-1, wanted[..., None])[..., 0].float() - logits.float().logsumexp(-1)
-            for (r, k), value in zip(part, (chosen * mask).sum(1).tolist(), strict=True):
-                totals[r][k] += value
+            tokens = self._tensor([[*t[:-1], *[pad] * (length + 1 - len(t))] for t in texts])
+            mask = self._tensor([[1] * (len(t) - 1) + [0] * (length + 1 - len(t)) for t in texts])
+            following = torch.tensor([token for t in texts for token in t[1:]], device=mask.device)
+            with self._only(mask.bool()):
+                logits = self._step(encoded.rows([row for row, _ in part]), tokens, mask, keep=length)[0].float()
+            values = logits.gather(-1, following[:, None])[:, 0] - logits.logsumexp(-1)
+            for place, own in zip(part, values.split([len(t) - 1 for t in texts]), strict=True):
+                for k in places[place]:
+                    totals[place[0]][k] += float(own.sum())
         return totals
 
-    def _generate(self, encoded: _Encoded) -> list[str]:
-        """Greedy answers; a row leaves the batch when it ends its turn."""
-        outputs: list[list[int]] = [[] for _ in encoded.mask]
-        alive, logits = list(range(len(outputs))), encoded.logits
-        for _ in range(self.max_new_tokens):
+    def _generate(self, encoded: _Encoded, limits: list[int]) -> list[tuple[list[int], bool]]:
+        """Greedy answers and whether they ended; a row leaves the batch when it ends its turn or reaches its limit."""
+        outputs: list[list[int]] = [[] for _ in limits]
+        stopped = [False] * len(limits)
+        alive, logits = list(range(len(limits))), encoded.logits
+        while alive:
             following = logits.argmax(-1).tolist()
-            kept = [i for i, token in enumerate(following) if token not in self.stops]
-            for i in kept:
-                outputs[alive[i]].append(following[i])
+            kept = []
+            for place, (row, token) in enumerate(zip(alive, following, strict=True)):
+                if len(outputs[row]) == limits[row]:
+                    continue
+                if token in self.stops:
+                    stopped[row] = True
+                    continue
+                outputs[row].append(token)
+                if len(outputs[row]) < limits[row]:
+                    kept.append(place)
             if not kept:
                 break
             if len(kept) < len(alive):
                 encoded = encoded.rows(kept)
-                alive = [alive[i] for i in kept]
-            tokens = torch.tensor([[following[i]] for i in kept], device=encoded.mask.device)
+                alive = [alive[place] for place in kept]
+            tokens = self._tensor([[following[place]] for place in kept])
             logits = self._step(encoded, tokens, torch.ones_like(tokens), keep=1)[:, -1]
-        return [self.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in outputs]
+        return list(zip(outputs, stopped, strict=True))
 
 
-def _batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+def _parts(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
     for start in range(0, len(items), size):
         yield list(items[start : start + size])

@@ -14,6 +14,7 @@ from scipy import stats
 from instructrec.core.schema import Estimate
 
 RESAMPLES = 10_000
+F1_RESAMPLES = 2_000
 EXACT_GROUPS = 12
 """Up to so many groups all signs are tried."""
 
@@ -57,6 +58,69 @@ def paired_difference(values: Sequence[float], reference: Sequence[float], seed:
         signs = rng.integers(0, 2, (part, len(differences)), np.int8) * 2.0 - 1.0
         extreme += int((np.abs(signs @ differences) >= observed - 1e-12).sum())
     return {**estimate, "p": extreme / (RESAMPLES + 1)}
+
+
+Groups = Sequence[Sequence[str]]
+"""Labels of items that come in groups, each group with labels of its own."""
+
+
+def macro_f1(gold: Groups, guesses: Groups, seed: int = 0) -> Estimate:
+    """F1 averaged over the labels of each group, then over groups by size; its interval resamples items in groups.
+
+    A label that is neither given nor right does not count (as in scikit-learn).
+    """
+    value, resampled = _macro_f1(gold, guesses, seed)
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return {"value": value, "ci95": [float(low), float(high)]}
+
+
+def macro_f1_difference(gold: Groups, guesses: Groups, reference: Groups, seed: int = 0) -> Estimate:
+    """The difference of two macro-F1 on the same items, its interval, and the `p` of swapping the two models' guesses.
+
+    Under the null hypothesis any item's two guesses could be swapped, which is tried at random.
+    """
+    value, resampled = _macro_f1(gold, guesses, seed)
+    other, others = _macro_f1(gold, reference, seed)
+    low, high = np.percentile(resampled - others, [2.5, 97.5])
+    rng = np.random.Generator(np.random.PCG64(seed + 1))
+    swapped = np.zeros(F1_RESAMPLES)
+    for group in zip(gold, guesses, reference, strict=True):
+        right, a, b = _coded(*group)
+        swap = rng.integers(0, 2, (F1_RESAMPLES, len(right)), np.int8) == 1
+        swapped += len(right) * (_f1(right, np.where(swap, b, a)) - _f1(right, np.where(swap, a, b)))
+    extreme = 1 + int((np.abs(swapped / sum(map(len, gold))) >= abs(value - other) - 1e-12).sum())
+    return {"value": value - other, "ci95": [float(low), float(high)], "p": extreme / (F1_RESAMPLES + 1)}
+
+
+def _macro_f1(gold: Groups, guesses: Groups, seed: int) -> tuple[float, npt.NDArray[np.float64]]:
+    """The value, and (F1_RESAMPLES,) values of resampled items: the same items for every model of one seed."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    value, resampled = 0.0, np.zeros(F1_RESAMPLES)
+    for group in zip(gold, guesses, strict=True):
+        right, guessed = _coded(*group)
+        drawn = rng.integers(0, len(right), (F1_RESAMPLES, len(right)))
+        value += len(right) * float(_f1(right, guessed[None])[0])
+        resampled += len(right) * _f1(right[drawn], guessed[drawn])
+    total = sum(map(len, gold))
+    return value / total, resampled / total
+
+
+def _coded(*labels: Sequence[str]) -> list[npt.NDArray[np.intp]]:
+    """Parallel sequences of labels as numbers, the same number for the same label."""
+    codes = np.unique(np.concatenate([np.asarray(each) for each in labels]), return_inverse=True)[1]
+    return np.split(codes, len(labels))
+
+
+def _f1(right: npt.NDArray[np.intp], guessed: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+    """(draws,) macro-F1 of guesses (draws, items) for answers (items,) or (draws, items)."""
+    totals, present = np.zeros(len(guessed)), np.zeros(len(guessed))
+    for label in range(1 + max(int(right.max()), int(guessed.max()))):
+        is_right, is_guess = np.broadcast_to(right == label, guessed.shape), guessed == label
+        twice = 2.0 * (is_right & is_guess).sum(axis=1)
+        either = is_right.sum(axis=1) + is_guess.sum(axis=1)
+        totals += np.divide(twice, either, out=np.zeros_like(twice), where=either > 0)
+        present += either > 0
+    return totals / present
 
 
 @dataclass(frozen=True)

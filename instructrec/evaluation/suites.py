@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from instructrec.core.errors import UserError
-from instructrec.core.schema import HELD_OUT, SPLITS, TRAIN, read_manifest, read_split, read_suite
-from instructrec.evaluation.formats import read_task
+from instructrec.core.schema import HELD_OUT, SPLITS, TRAIN, read_manifest, read_split
+from instructrec.evaluation.formats import HUB_ID, item_files, read_hub, read_items
 
 RUNGS = (TRAIN, *HELD_OUT)
 """The generalization ladder: a train sample, unseen documents, unseen wordings, unseen kinds of task."""
@@ -18,25 +18,30 @@ RUNGS = (TRAIN, *HELD_OUT)
 
 @dataclass(frozen=True)
 class Item:
-    """One question. `targets[0]` is the gold answer, `choices` the options or null."""
+    """One question.
+
+    Attributes:
+        messages: what the model is told; empty for raw text, whose likelihood alone is scored.
+        targets: accepted answers, of which the first is the gold one; empty where only checks tell right from wrong.
+        choices: the options, or null.
+        checks: JSON of the constraints that an answer must meet (see `core.checks`), or null.
+        template: the wording of the instruction, where it has several.
+    """
 
     id: str
     category: str
     messages: tuple[dict[str, str], ...]
     targets: tuple[str, ...]
     choices: tuple[str, ...] | None
+    checks: str | None = None
+    template: str | None = None
 
 
-def _from_row(row: dict[str, Any]) -> Item:
+def from_row(row: dict[str, Any]) -> Item:
+    """The item that a row of an instruction set asks."""
     choices = tuple(row["choices"]) if row["choices"] else None
-    return Item(row["id"], row["family"], tuple(row["prompt"]), tuple(row["targets"]), choices)
-
-
-def _from_suite(item: dict[str, Any]) -> Item:
-    content = "\n\n".join(part for part in (item["instruction"], item["input"]) if part.strip())
-    choices = tuple(item["choices"]) if item.get("choices") else None
-    message = {"role": "user", "content": content}
-    return Item(item["id"], item["category"], (message,), tuple(item["targets"]), choices)
+    prompt, targets = tuple(row["prompt"]), tuple(row["targets"])
+    return Item(row["id"], row["family"], prompt, targets, choices, row["checks"], row["template"])
 
 
 def with_shots(items: list[Item], shots: int) -> list[Item]:
@@ -45,10 +50,12 @@ def with_shots(items: list[Item], shots: int) -> list[Item]:
     The others are those that follow an item in its category, cyclically: every item is shown about as often as any.
 
     Raises:
-        UserError: a category has too few items.
+        UserError: a category has too few items, or items without a question or an answer to show.
     """
     members: dict[str, list[Item]] = defaultdict(list)
     for item in items:
+        if not item.messages or not item.targets:
+            raise UserError(f"--shots {shots}: item {item.id} has no question and answer to show; give --shots 0")
         members[item.category].append(item)
     place: Counter[str] = Counter()
     shown = []
@@ -66,18 +73,18 @@ def with_shots(items: list[Item], shots: int) -> list[Item]:
     return shown
 
 
-def _tasks(paths: list[Path]) -> list[Item]:
-    """The items of task files: the first of each, then the second of each, so that a sample has all of them."""
-    tasks = [[_from_suite(item) for item in read_task(path)] for path in paths]
-    return [item for row in zip_longest(*tasks) for item in row if item is not None]
+def _from_files(paths: list[Path]) -> list[Item]:
+    """The items of files: the first of each, then the second of each, so that a sample has all of them."""
+    files = [[Item(**fields) for fields in read_items(path)] for path in paths]
+    return [item for row in zip_longest(*files) for item in row if item is not None]
 
 
 def load_suites(names: list[str], max_items: int, shots: int = 0) -> dict[str, list[Item]]:
     """Read the suites that `--suite` names, `max_items` items of each at most (0: all), after `shots` examples each.
 
-    A set's folder gives its four rungs, a split's folder that split, a JSONL file its items, and a JSON file or a
-    folder of them the items of those tasks (see `formats.read_task`). A sample of a set is drawn by row id, which is a
-    hash, so it is the same everywhere.
+    A set's folder gives its four rungs, a split's folder that split, and a file, or a folder of tasks or of raw text,
+    its items (see `formats.read_items`). `user/dataset` that is no path is read from the Hub. A sample of a set is
+    drawn by row id, which is a hash, so it is the same everywhere.
 
     Raises:
         UserError: nothing readable under that name, an item that breaks the contract (file and line named), or too few
@@ -93,18 +100,17 @@ def load_suites(names: list[str], max_items: int, shots: int = 0) -> dict[str, l
 
     for name in names:
         path = Path(name)
-        if path.suffix == ".jsonl":
-            add(path.stem, [_from_suite(item) for item in read_suite(path)])
+        if files := item_files(path):
+            add(path.stem, _from_files(files))
             continue
-        tasks = [path] if path.suffix == ".json" else sorted(path.glob("*.json"))
-        if tasks and not (path / "manifest.json").exists():
-            add(path.stem, _tasks(tasks))
+        if HUB_ID.fullmatch(name) and not path.exists():
+            add(path.name, [Item(**fields) for fields in read_hub(name)])
             continue
         whole_set = path.name not in SPLITS
         folder, splits = (path, RUNGS) if whole_set else (path.parent, (path.name,))
         read_manifest(folder)
         for split in splits:
-            items = sorted((_from_row(row) for row in read_split(folder, split)), key=lambda item: item.id)
+            items = sorted((from_row(row) for row in read_split(folder, split)), key=lambda item: item.id)
             if items:
                 add(split, items)
             elif not whole_set:
