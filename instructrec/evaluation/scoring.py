@@ -1,8 +1,9 @@
 """Scoring: the likelihood of given answers and the model's own answer, from one encoding of each prompt.
 
-A batch of prompts is encoded once, left-padded; its key-value cache then serves the gold answer, every option and the
-greedy generation. Prompts are sorted by length, so that little of a batch is padding, and the output layer sees only
-the positions whose distribution is asked for: with a vocabulary of 49,152 it costs a small model a third of a pass.
+A batch of prompts is encoded once, what all of them begin with only for one; the key-value cache then serves the gold
+answer, every option and the greedy generation. Prompts are sorted by length, so that little of a batch is padding, and
+the output layer sees only the positions whose distribution is asked for: with a vocabulary of 49,152 it costs a small
+model a fifth of a pass.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -205,10 +207,20 @@ class Scorer:
         return torch.tensor(rows, device=self.model.device)
 
     def _encode(self, prompts: list[list[int]]) -> _Encoded:
-        length, pad = max(map(len, prompts)), self.tokenizer.pad_token_id or 0
-        tokens = self._tensor([[pad] * (length - len(p)) + p for p in prompts])
-        mask = self._tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts])
-        encoded = _Encoded(None, mask[:, :0], torch.empty(0))
+        """What all prompts begin with (a system prompt, a task's instruction) is encoded once, the rest left-padded."""
+        alike = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*prompts, strict=False))
+        shared = min(sum(1 for _ in alike), min(map(len, prompts)) - 1)
+        encoded = _Encoded(None, self._tensor([[]]).long(), torch.empty(0))
+        if shared:
+            first = self._tensor([prompts[0][:shared]])
+            encoded.logits = self._step(encoded, first, torch.ones_like(first), keep=1)[:, -1]
+            encoded = encoded.rows([0] * len(prompts))
+        else:
+            encoded.mask = encoded.mask.expand(len(prompts), 0)
+        rests = [prompt[shared:] for prompt in prompts]
+        length, pad = max(map(len, rests)), self.tokenizer.pad_token_id or 0
+        tokens = self._tensor([[pad] * (length - len(rest)) + rest for rest in rests])
+        mask = self._tensor([[0] * (length - len(rest)) + [1] * len(rest) for rest in rests])
         encoded.logits = self._step(encoded, tokens, mask, keep=1)[:, -1].float()
         return encoded
 
