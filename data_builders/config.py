@@ -10,6 +10,7 @@ from typing import Any
 from data_builders.documents import PYTHON, Fields
 from data_builders.families import Family, families
 from data_builders.gates import GATE_NAMES
+from data_builders.groups import GROUPS, HELD_OUT_GROUPS
 from data_builders.readers.formats import TEXT
 from instructrec.core.errors import UserError, nearest
 
@@ -24,7 +25,7 @@ class BuildConfig:
         fields: of records (JSON Lines, tables, data sets), where they are not named as usual: `text: body` takes the
             text from `body`; see `Fields` in `data_builders/readers/records.py`.
         families: names to mine; empty means all.
-        held_out_groups: groups of families that only `test_tasks` holds.
+        held_out_groups: groups of families (see `data_builders/groups.py`) that only `test_tasks` holds.
         held_out_templates, test_documents, validation_documents: shares in [0, 1).
         per_document: examples of one family from one document at most; a large corpus is asked for fewer (`quota`).
         rows_per_family: training rows of one family at most.
@@ -42,7 +43,7 @@ class BuildConfig:
     licence: str = ""
     fields: dict[str, str] = field(default_factory=dict)
     families: tuple[str, ...] = ()
-    held_out_groups: tuple[str, ...] = ("coherence",)
+    held_out_groups: tuple[str, ...] = HELD_OUT_GROUPS
     held_out_templates: float = 0.2
     test_documents: float = 0.15
     validation_documents: float = 0.05
@@ -58,13 +59,12 @@ class BuildConfig:
 
     def __post_init__(self) -> None:
         known = families()
-        groups = {family.group for family in known.values()}
         of_records, layouts = [entry.name for entry in fields_of(Fields)], sorted(set(TEXT.values()))
         for key, names, allowed, what in (
             ("fields", self.fields, of_records, "field of records"),
             ("families", self.families, known, "family"),
             ("weights", self.weights, known, "family"),
-            ("held_out_groups", self.held_out_groups, groups, "group"),
+            ("held_out_groups", self.held_out_groups, GROUPS, "group"),
             ("gates", self.gates, GATE_NAMES, "gate"),
         ):
             for name in names:

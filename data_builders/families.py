@@ -2,16 +2,30 @@
 
 A family is one module that turns a `Document` into `Example`s by a pure function, and one template file beside it that
 words them: `text/title.py` and `text/title.yaml`. Nothing else has to be edited to add one.
+
+A wording is a Jinja template of the prompt. It sees the example's `fields` and, in a choice task, `options` (one a
+line) and `choices` (the bare options, to be worded freely: `{{ choices | join(", ") }}`). One with a format of its own
+is `{prompt, answer, labels}`:
+
+    "03": {prompt: "…{{ options }} Answer with the letter.", answer: letter}      # or `number`: options are 1., 2., …
+    "04": {prompt: "… Reply with True or False.", labels: {"yes": "True", "no": "False"}}
+    "05": {prompt: "… as JSON with the key \"term\".", answer: '{"term": {{ answer | tojson }}}'}
+    "06": {prompt: "… as a JSON list.", answer: "{{ answer.splitlines() | tojson }}"}
+
+The file maps the language of a document to numbered wordings; under `any` stand wordings for every known language.
+`labels` renames answers and options first; any other `answer` is a Jinja template of the completion, which sees what
+the prompt sees and `answer`.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import pkgutil
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path
@@ -25,7 +39,9 @@ from data_builders.documents import Document
 from instructrec.core.errors import UserError
 
 ROOMS = ("text", "code", "translation", "media")
-LETTERS = "ABCDEFGHIJ"
+MARKS = {"letter": "ABCDEFGHIJ", "number": "123456789"}
+"""Wordings whose `answer` is one of these mark the options and are answered by the mark."""
+
 T = TypeVar("T")
 
 
@@ -51,15 +67,29 @@ class Example:
 
 @dataclass(frozen=True)
 class Template:
-    """One wording: `name` is `family.language.number`; `letter` says that a choice is answered by its letter."""
+    """One wording.
+
+    Attributes:
+        name: `family.language.number`.
+        prompt: Jinja template of the prompt.
+        answer: `letter`, `number`, or Jinja template of the completion.
+        labels: what an answer or option is called in this wording, where not by its own name.
+    """
 
     name: str
     prompt: str
-    letter: bool = False
+    answer: str = "{{ answer }}"
+    labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def letter(self) -> bool:
+        """Whether a choice is answered by its letter or number."""
+        return self.answer in MARKS
 
     @cached_property
-    def _compiled(self) -> Any:
-        return _ENVIRONMENT.from_string(self.prompt)
+    def _compiled(self) -> tuple[Any, Any]:
+        answer = None if self.letter or self.answer == "{{ answer }}" else _ENVIRONMENT.from_string(self.answer)
+        return _ENVIRONMENT.from_string(self.prompt), answer
 
     def render(self, example: Example) -> tuple[str, str, list[str] | None]:
         """(prompt, completion, choices).
@@ -67,20 +97,29 @@ class Template:
         Raises:
             jinja2.TemplateError: the wording names a variable that the family does not give, or leaves the sandbox.
         """
-        options = example.options
+        prompt, form = self._compiled
         variables: dict[str, Any] = dict(example.fields)
+        answer, options = self.labels.get(example.answer, example.answer), example.options
+        marks = MARKS.get(self.answer, "")
         if options is not None:
-            marks = LETTERS if self.letter else ""
-            variables["options"] = "\n".join(
-                f"{marks[i]}. {option}" if marks else f"- {option}" for i, option in enumerate(options)
-            )
-        prompt = self._compiled.render(variables).strip()
-        if options is None or not self.letter:
-            return prompt, example.answer, options
-        return prompt, LETTERS[options.index(example.answer)], list(LETTERS[: len(options)])
+            options = [self.labels.get(option, option) for option in options]
+            lines = (f"{marks[i]}. {option}" if marks else f"- {option}" for i, option in enumerate(options))
+            variables |= {"options": "\n".join(lines), "choices": options}
+        rendered = prompt.render(variables).strip()
+        if options is not None and marks:
+            return rendered, marks[options.index(answer)], list(marks[: len(options)])
+        if form is None:
+            return rendered, answer, options
+        formed = [form.render(variables, answer=value).strip() for value in (answer, *(options or ()))]
+        return rendered, formed[0], formed[1:] if options is not None else None
+
+
+def _tojson(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 _ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False)
+_ENVIRONMENT.filters["tojson"] = _tojson  # Jinja's own escapes what HTML would not bear
 
 
 @dataclass(frozen=True)
@@ -93,6 +132,8 @@ class Family:
         kind: the kind of document it reads, `text` or `code`.
         mine: a pure function of a document and a seeded generator that yields examples in a random order, lazily.
         extractive: whether the answer of an open task is meant to stand in the prompt.
+        computed: whether the answer is not made of words of its span: a label, an order, a count. Then nothing but the
+            family's own test can tell that it is right.
     """
 
     name: str
@@ -100,15 +141,25 @@ class Family:
     kind: str
     mine: Callable[[Document, random.Random], Iterator[Example]]
     extractive: bool = False
+    computed: bool = False
 
     @cached_property
     def templates(self) -> dict[str, list[Template]]:
-        """Language → wordings, from the file beside the module."""
+        """Language of the document (or `any`) → wordings, from the file beside the module."""
         return load_templates(Path(inspect.getfile(self.mine)).with_suffix(".yaml"), self.name)
+
+    @property
+    def signal(self) -> str:
+        """What the family finds and asks: its module's first line without its name."""
+        return (inspect.getdoc(inspect.getmodule(self.mine)) or "").split("\n")[0].partition(": ")[2]
+
+    def wordings(self, language: str | None) -> list[Template]:
+        """The wordings for documents in a language: its own, else those for any; none where it is not known."""
+        return self.templates.get(language) or self.templates.get("any", []) if language else []
 
 
 def load_templates(path: Path, family: str) -> dict[str, list[Template]]:
-    """Read a template file: language → number → wording, or {prompt, answer: letter}.
+    """Read a template file: language → number → wording, or {prompt, answer, labels}.
 
     Raises:
         UserError: the file is missing, is not of this form, or a wording is not valid Jinja; the message names both.
@@ -125,11 +176,13 @@ def load_templates(path: Path, family: str) -> dict[str, list[Template]]:
         for number, wording in wordings.items():
             entry = wording if isinstance(wording, dict) else {"prompt": wording}
             name = f"{family}.{language}.{number}"
-            if not isinstance(entry.get("prompt"), str) or entry.keys() - {"prompt", "answer"}:
-                raise UserError(f"{path}: wording {name} must be a string or {{prompt, answer}}")
-            if entry.get("answer", "letter") != "letter":
-                raise UserError(f"{path}: wording {name}: 'answer' can only be 'letter'")
-            template = Template(name, entry["prompt"], "answer" in entry)
+            if not isinstance(entry.get("prompt"), str) or entry.keys() - {"prompt", "answer", "labels"}:
+                raise UserError(f"{path}: wording {name} must be a string or {{prompt, answer, labels}}")
+            labels = entry.get("labels", {})
+            texts = [entry.get("answer", ""), *labels, *labels.values()] if isinstance(labels, dict) else [labels]
+            if not all(isinstance(text, str) for text in texts):
+                raise UserError(f"{path}: wording {name}: 'answer' and all 'labels' must be strings (quote yes and no)")
+            template = Template(**(entry | {"name": name}))
             try:
                 _ = template._compiled
             except TemplateError as error:

@@ -107,7 +107,7 @@ def mine(
     A family that raises on a document yields the exception in its place; the other families go on.
     """
     for family in config.mined_families:
-        if family.kind == document.kind and document.language in family.templates:
+        if family.kind == document.kind and family.wordings(document.language):
             rng = random.Random(hashed(config.seed, family.name, document.path, document.start, document.sha256))
             try:
                 most = quota.of(family.name) if quota else config.per_document

@@ -67,7 +67,7 @@ class Renderer:
         if key not in self._pools:
             self._pools[key] = [
                 template
-                for template in family.templates[language]
+                for template in family.wordings(language)
                 if (template.name in self.held) == unseen and (choice or not template.letter)
             ]
         return self._pools[key]

@@ -51,7 +51,7 @@ def build(
     ] = None,
     families: Annotated[str | None, typer.Option(help="Comma-separated names; default: all.")] = None,
     held_out_groups: Annotated[
-        str | None, typer.Option(help="Comma-separated groups of families kept for test_tasks. Default: coherence.")
+        str | None, typer.Option(help="Comma-separated groups of families kept for test_tasks; see `families`.")
     ] = None,
     held_out_templates: Annotated[float | None, typer.Option(help="Share of wordings kept for testing.")] = None,
     test_documents: Annotated[float | None, typer.Option(help="Share of documents kept for testing.")] = None,
@@ -275,6 +275,38 @@ def export(
         f"lm_eval run --model hf --model_args pretrained=MODEL,dtype=float32,add_bos_token=False --apply_chat_template"
         f" --include_path {output} --tasks {names}"
     )
+
+
+@app.command()
+def families(
+    folder: Annotated[
+        Path | None, typer.Option("--set", help="An instruction set: how many rows each family has there, and rejects.")
+    ] = None,
+) -> None:
+    """List the families: what each asks, its group, its wordings, and what it gave in a set.
+
+    Families of one group are held out together; those marked with a star are, by default.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from data_builders.families import families as all_families
+    from data_builders.groups import HELD_OUT_GROUPS
+    from instructrec.core.schema import read_manifest
+
+    found = read_manifest(folder)["families"] if folder else {}
+    table = Table("family", "group", "asks", "wordings", *(("rows", "rejected") if folder else ()), box=None)
+    for name, family in sorted(all_families().items(), key=lambda pair: (pair[1].kind, pair[1].group, pair[0])):
+        wordings = ", ".join(f"{len(templates)} {language}" for language, templates in family.templates.items())
+        cells = [name, family.group + " *" * (family.group in HELD_OUT_GROUPS), family.signal, wordings]
+        if folder:
+            entry = found.get(name)
+            rows, rejected = (entry["rows"], sum(entry["rejected"].values())) if entry else (0, 0)
+            cells += [f"{rows:,}", f"{rejected / (rows + rejected):.0%}" if rejected else "–"]
+        table.add_row(*cells)
+    console = Console()
+    console = console if console.is_terminal and console.width >= 120 else Console(width=150)
+    console.print(table)
 
 
 @app.command()

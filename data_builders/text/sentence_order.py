@@ -24,4 +24,4 @@ def mine(document: Document, rng: random.Random) -> Iterator[Example]:
         yield Example({"sentences": shown, "count": str(len(sentences))}, answer, passage.start, passage.end)
 
 
-FAMILY = Family("sentence_order", group="coherence", kind="text", mine=mine)
+FAMILY = Family("sentence_order", group="coherence", kind="text", mine=mine, computed=True)

@@ -1,0 +1,20 @@
+"""Acronym: the abbreviation that the passage introduces for some words; the inverse of `acronym_expansion`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from data_builders.documents import Document
+from data_builders.families import Example, Family, drawn
+from data_builders.text.abbreviations import abbreviations
+
+
+def mine(document: Document, rng: random.Random) -> Iterator[Example]:
+    for found in drawn(abbreviations(document), rng):
+        passage = found.passage
+        fields = {"passage": passage.text, "long": found.long}
+        yield Example(fields, found.short, passage.start, passage.end)
+
+
+FAMILY = Family("acronym", group="acronym", kind="text", mine=mine, extractive=True)

@@ -1,0 +1,164 @@
+"""That computed answers are right: each is worked out again here, from what the instruction shows."""
+
+import json
+import random
+import re
+from itertools import islice, pairwise
+from pathlib import Path
+
+import pytest
+from conftest import write_corpus
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_builders.documents import corpus_files, read
+from data_builders.families import families
+from data_builders.text.repair_spelling import misspelt
+from data_builders.text.transformations import TRANSFORMATIONS
+
+FIXTURES = Path(__file__).parent / "fixtures" / "families"
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory):
+    corpus = write_corpus(tmp_path_factory.mktemp("computed") / "docs")
+    files = [file for folder in (corpus, FIXTURES) for file in corpus_files(str(folder))]
+    found = [document for path, name in files for document in read(path, name, "PSF-2.0")]
+    return [document for document in found if document.kind == "text" and document.language == "en"]
+
+
+@pytest.fixture
+def mined(documents):
+    def mine(name):
+        examples = [
+            example
+            for document in documents
+            for example in islice(families()[name].mine(document, random.Random(document.path)), 20)
+        ]
+        assert examples
+        return examples
+
+    return mine
+
+
+def test_words_are_counted(mined):
+    for example in mined("count_words"):
+        assert len(re.findall(r"\S+", example.fields["sentence"])) == int(example.answer)
+
+
+def test_sentences_are_counted(mined):
+    for example in mined("count_sentences"):
+        assert len(re.findall(r"[.!?][”\"')]*(?:\s|$)", example.fields["passage"])) == int(example.answer)
+
+
+def test_occurrences_are_counted_alike_as_words_and_as_strings(mined):
+    for example in mined("count_occurrences"):
+        passage, word = example.fields["passage"].lower(), example.fields["word"]
+        assert passage.count(word) == len(re.findall(rf"\b{word}\b", passage)) == int(example.answer)
+
+
+def test_letters_are_counted(mined):
+    for example in mined("count_letters"):
+        assert sum(letter == example.fields["letter"] for letter in example.fields["word"]) == int(example.answer)
+    assert all(len(example.fields["word"]) == int(example.answer) for example in mined("word_length"))
+
+
+def test_the_most_frequent_word_is_more_frequent_than_every_other_option(mined):
+    for example in mined("most_frequent_word"):
+        passage = example.fields["passage"].lower()
+        counts = {option: passage.count(option) for option in example.options}
+        assert all(counts[example.answer] > n for option, n in counts.items() if option != example.answer)
+
+
+@pytest.mark.parametrize(("name", "key"), [("sort_words", str.lower), ("sort_by_length", len)])
+def test_words_are_sorted(mined, name, key):
+    for example in mined(name):
+        given_words, ordered = example.fields["words"].split(", "), example.answer.splitlines()
+        assert sorted(given_words) == sorted(ordered)
+        assert all(key(a) < key(b) for a, b in pairwise(ordered))
+
+
+def test_a_misspelt_sentence_differs_in_as_many_words_as_it_says(mined):
+    for example in mined("repair_spelling"):
+        pairs = list(zip(example.fields["sentence"].split(), example.answer.split(), strict=True))
+        assert sum(a != b for a, b in pairs) == int(example.fields["count"])
+    for example in mined("error_spotting"):
+        assert example.fields["sentence"].split().count(example.answer) <= 1
+        assert example.answer in example.fields["sentence"] and example.fields["correct"] != example.answer
+
+
+def test_repairs_change_what_they_say_and_nothing_else(mined):
+    for example in mined("repair_case"):
+        assert example.fields["sentence"] != example.answer
+        assert example.fields["sentence"].lower() == example.answer.lower()
+    for example in mined("repair_spacing"):
+        lost = len(example.answer) - len(example.fields["sentence"])
+        assert example.fields["sentence"].replace(" ", "") == example.answer.replace(" ", "")
+        assert lost == int(example.fields["count"]) > 0
+    for example in mined("repair_punctuation"):
+        rest = example.answer
+        for mark in example.fields["marks"].split():
+            rest = rest[rest.index(mark) + 1 :]
+        assert re.sub(r"[,;:.!?](?=\s|$)", "", example.answer) == example.fields["sentence"]
+
+
+def test_a_quoted_sentence_alone_has_the_clue(mined):
+    for example in mined("evidence"):
+        passage, clue = example.fields["passage"], example.fields["clue"].casefold()
+        assert clue in example.answer.casefold()
+        assert clue not in passage.replace(example.answer, "").casefold()
+
+
+def test_a_gap_question_is_solved_by_its_word(mined):
+    for example in mined("gap_question"):
+        assert example.answer.replace("____", example.fields["word"]) in example.fields["passage"].replace("\n\n", " ")
+
+
+def test_a_right_answer_completes_the_sentence_and_a_wrong_one_does_not(mined):
+    answers = {example.answer for example in mined("answer_grading")}
+    assert answers == {"yes", "no"}
+    for example in mined("answer_grading"):
+        completed = example.fields["question"].replace("____", example.fields["proposed"])
+        assert (completed in example.fields["passage"].replace("\n\n", " ")) == (example.answer == "yes")
+
+
+def test_only_the_right_instruction_gives_the_output(mined):
+    by_wording = {
+        wording.format(it="the sentence"): rule.apply for rule in TRANSFORMATIONS for wording in rule.wordings
+    }
+    for example in mined("instruction_choice"):
+        outputs = {o: by_wording[o[0].lower() + o[1:-1]](example.fields["input"]) for o in example.options}
+        assert [o for o, output in outputs.items() if output == example.fields["output"]] == [example.answer]
+
+
+def test_replacing_back_restores_the_sentence(mined):
+    for example in mined("replace_term"):
+        old, new = example.fields["old"], example.fields["new"]
+        assert re.sub(rf"\b{new}\b", old, example.answer) == example.fields["sentence"]
+
+
+def test_the_speaker_stands_before_the_line(mined):
+    for example in mined("who_said"):
+        assert f"{example.answer}: {example.fields['line']}" in example.fields["dialogue"].splitlines()
+
+
+def test_reviews_do_not_show_their_stars(mined):
+    examples = mined("review_rating")
+    assert {example.answer for example in examples} == {"positive", "negative"}
+    assert not any("★" in example.fields["review"] or "/5" in example.fields["review"] for example in examples)
+
+
+@pytest.mark.parametrize("name", ["constraints", "constrained_quote"])
+def test_every_check_is_met_by_the_answer(mined, name):
+    checks = pytest.importorskip("instructrec.core.checks")
+    for example in mined(name):
+        written = json.dumps(example.checks)
+        checks.validate(written, name)
+        assert all(checks.satisfied(written, example.answer)), (example.checks, example.answer)
+
+
+@given(st.text("abcdefghijklmnopqrstuvwxyz", min_size=6, max_size=14), st.integers())
+def test_a_slip_keeps_the_ends_of_a_word_and_almost_its_length(word, seed):
+    slip = misspelt(word, random.Random(seed))
+    assert slip[0] == word[0] and slip[-1] == word[-1]
+    assert abs(len(slip) - len(word)) <= 1 and set(slip) <= set(word)
