@@ -119,6 +119,7 @@ def _tojson(value: Any) -> str:
 
 
 _ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False)
+_ENVIRONMENT.globals.clear()  # no wording needs a function, and every rendering would copy them
 _ENVIRONMENT.filters["tojson"] = _tojson  # Jinja's own escapes what HTML would not bear
 
 

@@ -106,9 +106,10 @@ def mine(
 
     A family that raises on a document yields the exception in its place; the other families go on.
     """
+    rng = random.Random(0)
     for family in config.mined_families:
         if family.kind == document.kind and family.wordings(document.language):
-            rng = random.Random(hashed(config.seed, family.name, document.path, document.start, document.sha256))
+            rng.seed(hashed(config.seed, family.name, document.path, document.start, document.sha256))
             try:
                 most = quota.of(family.name) if quota else config.per_document
                 for example in islice(family.mine(document, rng), most):

@@ -77,7 +77,8 @@ def _rows(rendered: Path, shards: int, without: set[Row], train: bool) -> Iterat
         number = 0
         file = pq.ParquetFile(rendered / f"{rank:05d}.rows.parquet")
         for batch in file.iter_batches(columns=["id", "template", "prompt", "split"]):
-            for row in batch.to_pylist():
-                if (row["split"] == TRAIN) == train and (rank, number) not in without:
-                    yield (rank, number), row
-                number += 1
+            chosen = np.flatnonzero((batch["split"].to_numpy(zero_copy_only=False) == TRAIN) == train)
+            for place, row in zip((chosen + number).tolist(), batch.take(chosen).to_pylist(), strict=True):
+                if (rank, place) not in without:
+                    yield (rank, place), row
+            number += len(batch)

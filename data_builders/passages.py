@@ -20,12 +20,15 @@ LEAST_WORDS, MOST_WORDS = 30, 110
 TRIES = 24
 """Passages of a document that a family looks at before it gives up on finding what it needs."""
 
+SENTENCES = 1024
+"""Sentences of which a judgement is remembered, because one family after the other asks for it."""
+
 _PAIRS = (("(", ")"), ("[", "]"), ("{", "}"))
 _BRACKET = re.compile(r"[][(){}]")
 _ENDS = re.compile(r"[.!?。！？…][\"'”’)\]]*$")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Passage:
     """Consecutive paragraphs of one section; `start`/`end` are characters of the content, `size` is words."""
 
@@ -86,6 +89,7 @@ def _cut(document: Document) -> Iterator[Passage]:
             yield Passage("\n\n".join(texts), start, end, size, section, document.language or "en")
 
 
+@lru_cache(maxsize=SENTENCES)
 def is_clean(sentence: str) -> bool:
     """Whether a sentence stands alone: starts like one, ends like one, and opens and closes its brackets."""
     return (

@@ -1,22 +1,25 @@
 """How many examples a family is asked for in one document.
 
 A large corpus gives a family far more examples than the balance keeps, and finding them is most of a build's cost. So
-the documents of a shard are asked for fewer, down to one of each family, as it becomes clear that this is enough: the
-rows then also come from more documents. A rare family, or a small corpus, is asked for all that `per_document` allows.
+the documents of a shard are asked for fewer, or only some of them for any, as it becomes clear that this is enough.
+A rare family, or a small corpus, is asked for all that `per_document` allows.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from zlib import crc32
 
 from data_builders.config import BuildConfig
 
 REVIEW = 20
 """Documents after which the quota is estimated again, from this shard alone."""
 
-SURPLUS = 2
-"""Examples to find for each that the balance can keep: some fall to the gates."""
+SURPLUS = 1.25
+"""Examples to find for each that the split hardest to fill can keep: some fall to the gates."""
+
+_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 class Quota:
@@ -34,21 +37,28 @@ class Quota:
         self.documents = self.bytes = 0
         self.found: Counter[str] = Counter()
         self.fruitful: Counter[str] = Counter()
-        self._of: dict[str, int] = {}
+        self.skipped: Counter[str] = Counter()
+        self._rates: dict[str, float] = {}
 
     def of(self, family: str) -> int:
         """Examples of the family to look for in the next document."""
-        return self._of.get(family, self.most)
+        rate = self._rates.get(family)
+        if rate is None:
+            return self.most
+        # The fractions of multiples of the golden ratio are even over any run and any regular part of the documents.
+        place = crc32(family.encode()) / 2**32 + self.documents * _GOLDEN
+        return math.floor(rate + place % 1)
 
     def see(self, size: int, found: Counter[str]) -> None:
         """Take in a document of `size` bytes in which so many examples of each family were found."""
+        self.skipped.update(family for family in self._rates if not self.of(family))
         self.documents += 1
         self.bytes += size
         self.found += found
-        self.fruitful.update(found.keys())
+        self.fruitful.update((+found).keys())
         if self.size and self.documents % REVIEW == 0:
             left = max(self.size - self.bytes, 0) * self.documents / max(self.bytes, 1)
             for family, n in self.fruitful.items():
-                expected = left * n / self.documents
-                needed = (self.wanted - self.found[family]) / max(expected, 1)
-                self._of[family] = min(max(math.ceil(needed), 1), self.most)
+                expected = left * n / (self.documents - self.skipped[family])
+                needed = (self.wanted - self.found[family] + 1) / max(expected, 1)
+                self._rates[family] = min(max(needed, 0), self.most)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from data_builders.layout import Block, Function, Section, blocks, functions, parse_python, sections
 from data_builders.readers.formats import TEXT_LAYOUTS
@@ -156,19 +156,21 @@ class Document:
         return identify(prose[:1000]) if len(prose) >= 40 else None
 
     @cached_property
-    def _wide(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def _wide(self) -> tuple[array[int], array[int]]:
         """Where the characters beyond ASCII stand, and how many bytes beyond one they take up to each."""
         codes = np.frombuffer(self.content.encode("utf-32-le"), np.uint32)
         places = np.flatnonzero(codes > 0x7F)
-        return places, np.cumsum(1 + (codes[places] > 0x7FF) + (codes[places] > 0xFFFF))
+        extra = np.cumsum(1 + (codes[places] > 0x7FF) + (codes[places] > 0xFFFF))
+        # Looked up one by one, which an array of NumPy's is slow at.
+        return array("q", places.astype(np.int64).tobytes()), array("q", extra.astype(np.int64).tobytes())
 
     def _byte(self, character: int) -> int:
         """The byte of the content's UTF-8 at which a character begins."""
         if self.content.isascii():
             return character
         places, extra = self._wide
-        before = int(places.searchsorted(character))
-        return character + (int(extra[before - 1]) if before else 0)
+        before = bisect_left(places, character)
+        return character + (extra[before - 1] if before else 0)
 
     def span(self, start: int, end: int) -> tuple[int, int]:
         """The byte range in the raw file of characters `start..end` of `content`.

@@ -11,7 +11,7 @@ from data_builders.families import Example, Family
 from data_builders.passages import tries
 from instructrec.core.segmentation import count_words
 
-_CODE = re.compile(r"(?<![`:\w\\])(?:``([^`\n]+)``|`([^`\n]+)`)(?![`_\w])")
+_CODE = re.compile(r"`(?<![`:\w\\]`)(?:`([^`\n]+)``|([^`\n]+)`)(?![`_\w])")
 
 
 def mine(document: Document, rng: random.Random) -> Iterator[Example]:

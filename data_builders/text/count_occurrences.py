@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 
 from data_builders.documents import Document
 from data_builders.families import Example, Family
@@ -13,6 +14,7 @@ from data_builders.text.prose import is_plain
 from instructrec.core.segmentation import words
 
 
+@lru_cache(maxsize=64)
 def counted(text: str) -> dict[str, int]:
     """How often each word of four letters or more stands in a text; those that are part of other words are left out."""
     folded = text.lower()

@@ -30,12 +30,12 @@ KINDS = (
     ),
     Kind(
         "years",
-        re.compile(r"(?<![\d.,:/\-])(?:1[6-9]|20)\d\d(?![\d/:\-]|[.,]\d)"),
+        re.compile(r"[12](?<![\d.,:/\-].)(?:(?<=1)[6-9]|(?<=2)0)\d\d(?![\d/:\-]|[.,]\d)"),
         re.compile(r"\d{5}|\d[/:\-]\d|\d[.,]\d{3}|'\d\d|\d{4}s|\d[Kk]?B\b"),
     ),
     Kind(
         "numbers written in digits",
-        re.compile(r"(?<![\w.,/\-:])\d+(?:[.,]\d+)*(?![\w/:\-])"),
+        re.compile(r"\d(?<![\w.,/\-:].)\d*(?:[.,]\d+)*(?![\w/:\-])"),
         re.compile(r"[A-Za-z_/:\-]\d|\d[A-Za-z_/:\-]|\d+\.\d+\.\d|[`\[]"),
     ),
     Kind(
@@ -45,12 +45,12 @@ KINDS = (
     ),
     Kind(
         "phrases in double quotes",
-        re.compile(r"(?<![\w\"])\"([^\"\n]{2,60}?)\"(?!\w)"),
+        re.compile(r"\"(?<![\w\"].)([^\"\n]{2,60}?)\"(?!\w)"),
         re.compile(r"\"\"|``[^`]*\""),
     ),
     Kind(
         "remarks in round brackets",
-        re.compile(r"(?<=[\w`,;.] )\(([^()\n]{4,80})\)"),
+        re.compile(r"\((?<=[\w`,;.] .)([^()\n]{4,80})\)"),
         re.compile(r"\w\(|\([^()]*\(|\([^()]{0,3}\)|`[^`]*\(|\["),
     ),
     Kind(

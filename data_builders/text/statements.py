@@ -35,6 +35,7 @@ for _pair in _PAIRS.split(", "):
 _OPPOSED = re.compile(
     rf"(?<!\b[Nn]o )(?<!\bat )(?<!\bor )(?<!\bor, )(?<!-)\b({'|'.join(_OPPOSITE)})\b(?! or )(?![\w\-(`'’/]| of\b)"
 )
+_LETTERS = re.compile("[a-z]+")
 _AFFIRMED = re.compile(r" (?:is|are|was|were|can|must|should|will|would|does|do|did) (?=[a-z])")
 _DENIED = re.compile(
     r" (is|are|was|were|must|should|will|would) not (?!only|just|yet|necessarily|even|always|so)| (can)not (?!only)"
@@ -78,6 +79,8 @@ def _count(sentence: str, passage: str, rng: random.Random) -> str | None:
 
 
 def _opposite(sentence: str, passage: str, rng: random.Random) -> str | None:
+    if _OPPOSITE.keys().isdisjoint(_LETTERS.findall(sentence)):
+        return None
     found = list(_OPPOSED.finditer(sentence))
     if not found:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -89,8 +89,26 @@ def ngram_hashes(normalised: str, *sizes: int) -> list[npt.NDArray[np.uint64]]:
     that of the n-gram's characters, a polynomial modulo 2**64 found for all of them from prefix sums, so equal n-grams
     have equal hashes in every text and every process.
     """
+    return [hashes for hashes, _ in _ngrams(normalised, sizes)]
+
+
+def ngram_hashes_of(texts: Sequence[str], n: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+    """The hashes of all n-grams of many normalised texts, and the number of the text that each stands in.
+
+    One pass over all of them: for texts of a few hundred words several times as fast as one after the other.
+    """
+    ((hashes, last),) = _ngrams(" ".join(texts), (n,))
+    words_of = np.fromiter((text.count(" ") + 1 for text in texts), np.int64, len(texts))
+    text = np.repeat(np.arange(len(texts)), words_of)
+    first = text[: len(hashes)]
+    within = first == text[last]
+    return hashes[within], first[within]
+
+
+def _ngrams(normalised: str, sizes: Sequence[int]) -> list[tuple[npt.NDArray[np.uint64], Any]]:
+    """For every size, the hash and the number of the last word of the n-gram that begins with each word."""
     if not normalised:
-        return [np.zeros(0, np.uint64) for _ in sizes]
+        return [(np.zeros(0, np.uint64), slice(0)) for _ in sizes]
     ascii_only = normalised.isascii()
     encoded = normalised.encode() if ascii_only else normalised.encode("utf-32-le", "surrogatepass")
     codes: npt.NDArray[Any] = np.frombuffer(encoded, np.uint8 if ascii_only else np.uint32)
@@ -102,20 +120,20 @@ def ngram_hashes(normalised: str, *sizes: int) -> list[npt.NDArray[np.uint64]]:
         first = codes[np.minimum(starts, len(codes) - 1)]
         unspaced = (ends - starts == 1) & (first < 0x10000) & _unspaced()[np.minimum(first, 0xFFFF)]
         weight = np.append(0, np.cumsum(2 - unspaced.astype(np.int64)))
-    hashes = []
+    found = []
     for n in sizes:
-        if ascii_only:
-            stops = ends[n - 1 :]
-        else:
+        last: Any = slice(n - 1, None)
+        if not ascii_only:
             last = np.searchsorted(weight, weight[:-1] + 2 * n) - 1
-            stops = ends[last[last < len(ends)]]
-        found = np.empty(len(stops), np.uint64)
+            last = last[last < len(ends)]
+        stops = ends[last]
+        hashes = np.empty(len(stops), np.uint64)
         # In blocks, so that a long text needs no more memory than a short one.
         for block in range(0, len(stops), BLOCK):
             begin, stop = starts[block : min(block + BLOCK, len(stops))], stops[block : block + BLOCK]
-            found[block : block + BLOCK] = _span_hashes(codes[begin[0] : stop[-1]], begin - begin[0], stop - begin[0])
-        hashes.append(found)
-    return hashes
+            hashes[block : block + BLOCK] = _span_hashes(codes[begin[0] : stop[-1]], begin - begin[0], stop - begin[0])
+        found.append((hashes, last))
+    return found
 
 
 def _span_hashes(
@@ -134,6 +152,12 @@ def _span_hashes(
     return hashes
 
 
+def distinct(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The distinct values, sorted: `np.unique`, which by its hash table is several times slower on millions."""
+    values = np.sort(values)
+    return values[np.append(True, values[1:] != values[:-1])] if len(values) else values
+
+
 class Hashes:
     """A set of 64-bit hashes: sorted, with one byte for every value of their leading bits that says if any is there.
 
@@ -141,7 +165,7 @@ class Hashes:
     """
 
     def __init__(self, hashes: npt.NDArray[np.uint64]) -> None:
-        self.sorted = np.unique(hashes)
+        self.sorted = distinct(hashes)
         bits = max(10, (4 * len(self.sorted)).bit_length())
         self._shift = np.uint64(64 - bits)
         self._some = np.zeros(1 << bits, bool)
@@ -152,11 +176,16 @@ class Hashes:
 
     def holding(self, values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
         """Those of `values` that are in the set."""
-        likely = values[self._some[values >> self._shift]]
+        return values[self.places(values)]
+
+    def places(self, values: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
+        """Where in `values` those stand that are in the set."""
+        likely = np.flatnonzero(self._some[values >> self._shift])
         if not len(likely):
             return likely
-        places = np.searchsorted(self.sorted, likely)
-        return likely[self.sorted[np.minimum(places, len(self.sorted) - 1)] == likely]
+        asked = values[likely]
+        found = np.searchsorted(self.sorted, asked)
+        return likely[self.sorted[np.minimum(found, len(self.sorted) - 1)] == asked]
 
 
 class Phrases:

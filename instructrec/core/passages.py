@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from instructrec.core.overlap import ngram_hashes, normalise
+from instructrec.core.overlap import Hashes, distinct, ngram_hashes_of, normalise
 
 NGRAM = 13
 LEAST_SHARE = 0.5
@@ -27,9 +28,11 @@ MANY_ROWS = 8
 MOST_PLACES = 64
 """Training rows looked at for one n-gram."""
 
-Hashes = npt.NDArray[np.uint64]
+Array = npt.NDArray[np.uint64]
 Indices = npt.NDArray[np.int64]
-_DIGITS = re.compile(r"\d+")
+_DIGITS = re.compile("[0-9]+")
+BATCH = 512
+"""Rows whose n-grams are found in one pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,64 +44,84 @@ class Leak:
     share: float
 
 
-@dataclass
 class _Rows:
-    """Rows as their n-grams: `exact` hashes, and those with all digits alike."""
+    """Rows as their distinct n-grams; of those, if `known` is given, only the ones that it holds with digits alike."""
 
-    ids: list[str] = field(default_factory=list)
-    wordings: list[int] = field(default_factory=list)
-    exact: list[Hashes] = field(default_factory=list)
-    alike: list[Hashes] = field(default_factory=list)
+    def __init__(self, known: Hashes | None = None) -> None:
+        self.ids: list[str] = []
+        self.wordings: list[int] = []
+        self._known = known
+        self._texts: list[str] = []
+        self._found: list[tuple[Indices, Array, Array]] = []
 
-    def add(self, name: str, wording: int, exact: Hashes, alike: Hashes) -> None:
+    def add(self, name: str, wording: int, text: str) -> None:
         self.ids.append(name)
         self.wordings.append(wording)
-        self.exact.append(exact)
-        self.alike.append(alike)
+        self._texts.append(text)
+        if len(self._texts) == BATCH:
+            self._take_in()
 
-    @cached_property
-    def flat(self) -> tuple[Indices, Hashes, Hashes]:
+    def _take_in(self) -> None:
+        exact, row = ngram_hashes_of(self._texts, NGRAM)
+        alike, _ = ngram_hashes_of([_DIGITS.sub("0", text) for text in self._texts], NGRAM)
+        if self._known is not None:
+            kept = self._known.places(alike)
+            row, exact, alike = row[kept], exact[kept], alike[kept]
+        order = np.lexsort((exact, row))
+        row, exact, alike = row[order], exact[order], alike[order]
+        new = np.append(True, (row[1:] != row[:-1]) | (exact[1:] != exact[:-1]))[: len(row)]
+        self._found.append((row[new] + len(self.ids) - len(self._texts), exact[new], alike[new]))
+        self._texts.clear()
+
+    def flat(self) -> tuple[Indices, Array, Array]:
         """Row, hash and hash with digits alike of every n-gram."""
-        rows = np.repeat(np.arange(len(self.ids)), [len(hashes) for hashes in self.exact])
-        empty = np.zeros(0, np.uint64)
-        return rows, np.concatenate([empty, *self.exact]), np.concatenate([empty, *self.alike])
+        if self._texts or not self._found:
+            self._take_in()
+        row, exact, alike = (np.concatenate(parts) for parts in zip(*self._found, strict=True))
+        self._found = [(row, exact, alike)]
+        return row, exact, alike
+
+    def forget(self, names: Collection[str]) -> None:
+        """Leave these rows out again."""
+        row, exact, alike = self.flat()
+        kept = np.array([name not in names for name in self.ids], bool)
+        within = kept[row]
+        self._found = [((np.cumsum(kept) - 1)[row[within]], exact[within], alike[within])]
+        self.ids, self.wordings = list(compress(self.ids, kept)), list(compress(self.wordings, kept))
 
 
 class Passages:
     """Collects a set's rows, the held-out ones first, and finds the passages that are on both sides."""
 
     def __init__(self) -> None:
-        self._held_out, self._train = _Rows(), _Rows()
+        self._held_out = _Rows()
         self._wordings: dict[str, int] = {}
-        self._known: Hashes | None = None
+
+    @cached_property
+    def _train(self) -> _Rows:
+        """Only what held-out rows have too is kept of the training rows."""
+        return _Rows(Hashes(self._held_out.flat()[2]))
 
     def hold_out(self, row: dict[str, Any]) -> None:
         """Take in a held-out row."""
-        self._add(self._held_out, row, *_ngrams(row))
+        self._add(self._held_out, row)
 
     def train(self, row: dict[str, Any]) -> None:
-        """Take in a training row: only what held-out rows have too is kept of it."""
-        if self._known is None:
-            self._known = np.unique(self._held_out.flat[2])
-        exact, alike = _ngrams(row)
-        kept = _among(alike, self._known)
-        self._add(self._train, row, exact[kept], alike[kept])
+        """Take in a training row."""
+        self._add(self._train, row)
 
     def forget(self, ids: Collection[str]) -> None:
         """Leave these training rows out again."""
-        old = self._train
-        self._train = _Rows()
-        for name, wording, exact, alike in zip(old.ids, old.wordings, old.exact, old.alike, strict=True):
-            if name not in ids:
-                self._train.add(name, wording, exact, alike)
+        self._train.forget(ids)
 
-    def _add(self, rows: _Rows, row: dict[str, Any], exact: Hashes, alike: Hashes) -> None:
-        rows.add(row["id"], self._wordings.setdefault(row["template"], len(self._wordings)), exact, alike)
+    def _add(self, rows: _Rows, row: dict[str, Any]) -> None:
+        text = normalise("\n".join(message["content"] for message in row["prompt"]))
+        rows.add(row["id"], self._wordings.setdefault(row["template"], len(self._wordings)), text)
 
     def leaks(self) -> list[Leak]:
         """The pairs of a training row and a held-out row whose passage it has, worst first."""
-        held_row, held, held_alike = self._held_out.flat
-        train_row, train, train_alike = self._train.flat
+        held_row, held, held_alike = self._held_out.flat()
+        train_row, train, train_alike = self._train.flat()
         wording = self._wording_ngrams()
         compared = ~_among(held_alike, wording)
         held_row, held = held_row[compared], held[compared]
@@ -121,14 +144,14 @@ class Passages:
         ]
         return sorted(found, key=lambda leak: (-leak.share, leak.train, leak.held_out))
 
-    def _wording_ngrams(self) -> Hashes:
+    def _wording_ngrams(self) -> Array:
         """The n-grams, with digits alike, that are taken for a wording's own, sorted."""
-        held_row, _, held = self._held_out.flat
-        train_row, _, train = self._train.flat
+        held_row, _, held = self._held_out.flat()
+        train_row, _, train = self._train.flat()
         wordings = np.array(self._held_out.wordings + self._train.wordings, np.int64)
         known, ngram = np.unique(np.concatenate([held, train]), return_inverse=True)
         rows = np.concatenate([held_row, train_row + len(self._held_out.ids)])
-        each = np.unique(rows * len(known) + ngram)  # once per row
+        each = distinct(rows * len(known) + ngram)  # once per row
         rows, ngram = np.divmod(each, max(len(known), 1))
         pairs, counts = np.unique(wordings[rows] * len(known) + ngram, return_counts=True)
         wording, ngram = np.divmod(pairs, max(len(known), 1))
@@ -137,17 +160,7 @@ class Passages:
         return known[np.unique(ngram[(counts > 1) & (counts > most)])]
 
 
-def _ngrams(row: dict[str, Any]) -> tuple[Hashes, Hashes]:
-    """The distinct n-grams of a row's prompt, and the same with all digits alike."""
-    text = normalise("\n".join(message["content"] for message in row["prompt"]))
-    (exact,) = ngram_hashes(text, NGRAM)
-    plain = _DIGITS.sub("0", text)
-    alike = exact if plain == text else ngram_hashes(plain, NGRAM)[0]
-    exact, first = np.unique(exact, return_index=True)
-    return exact, alike[first]
-
-
-def _among(values: Hashes, known: Hashes) -> npt.NDArray[np.bool_]:
+def _among(values: Array, known: Array) -> npt.NDArray[np.bool_]:
     """For each value, whether it is in the sorted array `known`."""
     if not len(known):
         return np.zeros(len(values), bool)

@@ -202,12 +202,15 @@ class Lineage(TypedDict):
     hardware: dict[str, Any]
 
 
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def instruction_id(
     source: list[dict[str, Any]], family: str, template: str, prompt: list[dict[str, str]], completion: str
 ) -> str:
     """The row's id: 32 hex digits of a SHA-256 over source spans, family, template, prompt and completion."""
     spans = [[s["path"], s["sha256"], s["start"], s["end"]] for s in source]
-    payload = json.dumps([spans, family, template, prompt, completion], ensure_ascii=False, separators=(",", ":"))
+    payload = _COMPACT.encode([spans, family, template, prompt, completion])
     return hashlib.sha256(payload.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
