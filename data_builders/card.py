@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
+from data_builders.written import FILE, SYNTHESIZED
 from instructrec.core.schema import SPLITS, TEST_TASKS, Manifest, split_files
 
 SAMPLES = 3
@@ -55,7 +56,7 @@ def card(folder: Path, manifest: Manifest) -> str:
         "",
         f"# Instructions mined from `{manifest['config']['corpus']}`",
         "",
-        f"{rows} instructions, mined without labels or a language model from {corpus['documents']} documents"
+        f"{rows} instructions, mined without labels{_help(manifest)} from {corpus['documents']} documents"
         f" ({corpus['bytes'] / 1e6:.1f} MB, licence {manifest['config']['licence']}). Every row names the bytes that it"
         " was made from in `source`. Made by [instructrec](manifest.json); the same corpus, config and seed give the"
         " same bytes.",
@@ -104,6 +105,18 @@ def card(folder: Path, manifest: Manifest) -> str:
             for message in (row["prompt"][-1], row["completion"][0]):
                 lines += ["````text", _shortened(message["content"]).replace("````", "'''"), "````", ""]
     return "\n".join(lines)
+
+
+def _help(manifest: Manifest) -> str:
+    """What a model wrote for the set."""
+    if "synthesis" not in manifest:
+        return " or a language model"
+    synthesis = manifest["synthesis"]
+    return (
+        f" and with the help of {synthesis['model']}, which wrote the instructions of {SYNTHESIZED!r} (kept"
+        f" {synthesis['spans']['kept']} of {synthesis['spans']['tried']}) and wordings named `….{SYNTHESIZED}` (kept"
+        f" {synthesis['wordings']['kept']} of {synthesis['wordings']['tried']}; all in `{FILE}`),"
+    )
 
 
 def _rate(n: int, tried: int) -> str:

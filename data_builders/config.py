@@ -12,6 +12,7 @@ from data_builders.families import Family, families
 from data_builders.gates import GATE_NAMES
 from data_builders.groups import GROUPS, HELD_OUT_GROUPS
 from data_builders.readers.formats import TEXT
+from data_builders.written import SYNTHESIZED
 from instructrec.core.errors import UserError, nearest
 
 
@@ -36,6 +37,9 @@ class BuildConfig:
         gates: names of the gates in force; see `data_builders/gates.py`.
         personal_data: what the `privacy` gate does with secrets and personal data: `mask` or `drop`.
         decontaminate: evaluation files or folders; rows that overlap with them are removed.
+        synthesize: the model that writes instructions for spans of the corpus (family `synthesized`) and new wordings:
+            the embedded one, a Hub name, a folder, or `http(s)://host:port/v1#model`; empty for none.
+        synthesize_rows: spans that it is asked about at most.
         seed: of every choice.
     """
 
@@ -55,6 +59,8 @@ class BuildConfig:
     gates: tuple[str, ...] = GATE_NAMES
     personal_data: str = "mask"
     decontaminate: tuple[str, ...] = ()
+    synthesize: str = ""
+    synthesize_rows: int = 300
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -83,7 +89,10 @@ class BuildConfig:
             raise UserError(f"fields: layout must be one of {', '.join(layouts)}, not {layout!r}.{hint}")
         if not self.corpus:
             raise UserError("corpus: must be a folder, a file, or `python`; it is empty")
-        for key in ("per_document", "rows_per_family", "answer_words_per_family", "heldout_rows_per_family"):
+        if SYNTHESIZED in self.families and not self.synthesize:
+            raise UserError(f"families: {SYNTHESIZED!r} needs a model that writes; give --synthesize MODEL")
+        counts = ("per_document", "rows_per_family", "answer_words_per_family", "heldout_rows_per_family")
+        for key in (*counts, "synthesize_rows"):
             if getattr(self, key) < 1:
                 raise UserError(f"{key}: must be 1 or more, not {getattr(self, key)}")
         for name, weight in self.weights.items():
@@ -94,7 +103,9 @@ class BuildConfig:
 
     @property
     def mined_families(self) -> list[Family]:
-        return [family for name, family in families().items() if not self.families or name in self.families]
+        wanted = self.families or families()
+        without = () if self.synthesize else (SYNTHESIZED,)
+        return [family for name, family in families().items() if name in wanted and name not in without]
 
     @property
     def record_fields(self) -> Fields:
@@ -118,8 +129,10 @@ class BuildConfig:
         """The config as the manifest shows it: corpus and evaluations by name, without their place on this machine."""
         anywhere = self.corpus == PYTHON or self.corpus.startswith("hf://")
         name = self.corpus if anywhere else Path(self.corpus).resolve().name
+        model = self.synthesize.rpartition("#")[2]
         return asdict(self) | {
             "corpus": name,
             "licence": self.document_licence,
+            "synthesize": Path(model).resolve().name if Path(model).is_dir() else model,
             "decontaminate": [Path(path).resolve().name for path in self.decontaminate],
         }

@@ -40,6 +40,7 @@ GROUPS = {
     "spelling": "the letters of a word",
     "statement": "what a text says and what it does not",
     "summary": "the sentence that stands for a passage",
+    "synthesis": "instructions that a model wrote for spans of the corpus",
     "table_arithmetic": "sums, extremes and counts of a column",
     "tables": "cells and columns of a table",
     "transformation": "rules applied to a text, named or told from their result",

@@ -34,6 +34,8 @@ from data_builders.overlaps import drop_overlaps
 from data_builders.rejects import KEPT_REJECTS
 from data_builders.rendering import contamination, held_out, render_shard, write_shard
 from data_builders.splits import TEST, assign_units
+from data_builders.synthesis import Synthesizer, synthesize
+from data_builders.written import KEPT, SYNTHESIZED, read_written, write_written
 from instructrec.core.errors import UserError
 from instructrec.core.files import atomic, fingerprint, locked, write_json, write_text
 from instructrec.core.minhash import SLOTS
@@ -139,7 +141,12 @@ def majorities(mined: Path, shards: int) -> list[tuple[str, str, float]]:
 
 
 def build(
-    config: BuildConfig, output: Path, workers: int, finish: Callable[[Path], None], engine: str = "local"
+    config: BuildConfig,
+    output: Path,
+    workers: int,
+    finish: Callable[[Path], None],
+    engine: str = "local",
+    synthesizer: Synthesizer | None = None,
 ) -> Manifest:
     """Build an instruction set, or continue a build that was interrupted.
 
@@ -149,6 +156,7 @@ def build(
         workers: processes at most; the result does not depend on it.
         finish: called with the complete folder just before it gets its final name.
         engine: `local` or `ray`; the result does not depend on it.
+        synthesizer: the model that `config.synthesize` names.
 
     Returns:
         The manifest. A finished set of the same corpus and config is left as it is.
@@ -156,7 +164,7 @@ def build(
     Raises:
         UserError: no corpus, no usable document, a full disk, another build at work, or `output` holds something else.
     """
-    plan, shards, sizes = _plan(config)
+    plan, shards, sizes = _plan(config, synthesizer)
     if output.exists():
         if _is_current(output, config.corpus, plan):
             return read_manifest(output)
@@ -170,7 +178,7 @@ def build(
             partial = output.with_name(f"{output.name}.partial")
             _prepare(partial, plan, shards, sizes)
             shards.clear()  # millions of files would stay in memory for as long as the build runs
-            manifest = _build(config, plan, sizes, output, workers, finish, engine)
+            manifest = _build(config, plan, sizes, output, workers, finish, engine, synthesizer)
             lock.unlink()
     except BlockingIOError:
         raise UserError(f"{output}: another build is writing it; wait for it or choose another --output") from None
@@ -184,7 +192,7 @@ def _refuse_nested(corpus: str, output: Path) -> None:
         raise UserError(f"--output {output}: lies inside the corpus {corpus!r}; choose a folder outside of it")
 
 
-def _plan(config: BuildConfig) -> tuple[dict[str, Any], list[list[Piece]], list[int]]:
+def _plan(config: BuildConfig, synthesizer: Synthesizer | None) -> tuple[dict[str, Any], list[list[Piece]], list[int]]:
     """What a build is to do, in JSON types, its shards, and the bytes of each."""
     names, times = hashlib.sha256(), hashlib.sha256()
     files = []
@@ -205,6 +213,7 @@ def _plan(config: BuildConfig) -> tuple[dict[str, Any], list[list[Piece]], list[
         "config": config.portable(),
         "evaluations": evaluations.fingerprint if evaluations else None,
         "inventory": names.hexdigest(),
+        "synthesizer": synthesizer.identity if synthesizer else None,
         "times": times.hexdigest(),
         "versions": {package: version(package) for package in PACKAGES},
     }
@@ -233,11 +242,12 @@ def _build(
     workers: int,
     finish: Callable[[Path], None],
     engine: str,
+    synthesizer: Synthesizer | None,
 ) -> Manifest:
     """Run or continue the build that was prepared; the caller holds the lock."""
     partial = output.with_name(f"{output.name}.partial")
     try:
-        manifest = _run_stages(config, sizes, partial, workers, engine)
+        manifest = _run_stages(config, sizes, partial, workers, engine, synthesizer)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -261,7 +271,14 @@ def _build(
     return manifest
 
 
-def _run_stages(config: BuildConfig, sizes: list[int], partial: Path, workers: int, engine: str) -> Manifest:
+def _run_stages(
+    config: BuildConfig,
+    sizes: list[int],
+    partial: Path,
+    workers: int,
+    engine: str,
+    synthesizer: Synthesizer | None,
+) -> Manifest:
     """All stages, each skipping the shards it has done before; leaves the set without manifest in `partial/set`."""
     shards = len(sizes)
     pieces, mined, sides, rendered, written, folder = (
@@ -275,10 +292,21 @@ def _run_stages(config: BuildConfig, sizes: list[int], partial: Path, workers: i
 
     stage("mining", lambda rank: mine_shard(pieces, config, mined, rank), mined, "documents")
     facts = apart(hold_out, mined, sides, shards, config)
+    if synthesizer:
+        synthesize(mined, sides, partial / "asked.jsonl", shards, config, synthesizer)
     stage("rendering", lambda rank: render_shard(mined, sides, rendered, rank, config), rendered, "rows")
     drop_overlaps(rendered, shards, repeats="duplicate" in config.gates)
     stage("writing", lambda rank: write_shard(rendered, folder, written, rank), written, "rows")
-    return _summarise(config, mined, rendered, written, folder, shards, facts)
+    manifest = _summarise(config, mined, rendered, written, folder, shards, facts)
+    if synthesizer:
+        texts = read_written(sides)
+        write_written(folder, texts)
+        spans, wordings = ([e.verdict for e in texts if (e.family == SYNTHESIZED) == of] for of in (True, False))
+        manifest["synthesis"] = synthesizer.identity | {
+            "spans": {"tried": len(spans), "kept": spans.count(KEPT)},
+            "wordings": {"tried": len(wordings), "kept": wordings.count(KEPT)},
+        }
+    return manifest
 
 
 def _summarise(

@@ -24,6 +24,7 @@ from data_builders.gates import rejected_by
 from data_builders.mining import BATCH, key_of, unpack
 from data_builders.rejects import Rejects
 from data_builders.splits import TEST, hashed, held_out_templates, pick
+from data_builders.written import KEPT, SYNTHESIZED, UNWRITTEN, Texts, read_written
 from instructrec.core.files import atomic, write_json
 from instructrec.core.privacy import mask
 from instructrec.core.schema import (
@@ -44,6 +45,7 @@ class Renderer:
         limits: (family, side) → the largest key that is kept, where not all are.
         contamination: `reason(prompt, completion)`, or null.
         majorities: family → its most frequent answer and the share of those examples that is kept.
+        texts: what a model wrote for the set.
     """
 
     def __init__(
@@ -52,9 +54,10 @@ class Renderer:
         limits: dict[tuple[str, str], int],
         contamination: Any = None,
         majorities: dict[str, tuple[str, float]] | None = None,
+        texts: Texts | None = None,
     ) -> None:
         self.config, self.limits, self.contamination = config, limits, contamination
-        self.majorities = majorities or {}
+        self.majorities, self.texts = majorities or {}, texts or Texts()
         self.enabled = frozenset(config.gates)
         self.families = {family.name: family for family in config.mined_families}
         self.held = held_out(config)
@@ -65,9 +68,10 @@ class Renderer:
         """The wordings that fit, from the held-out pool or from the other."""
         key = (family.name, language, unseen, choice)
         if key not in self._pools:
+            written = self.texts.wordings.get((family.name, language), [])
             self._pools[key] = [
                 template
-                for template in family.wordings(language)
+                for template in (*family.wordings(language), *written)
                 if (template.name in self.held) == unseen and (choice or not template.letter)
             ]
         return self._pools[key]
@@ -86,7 +90,10 @@ class Renderer:
 
     def keeps(self, family_name: str, side: str | None, key: int) -> bool:
         """Whether the balance keeps an example; near duplicates are kept to be counted."""
-        return side is None or key <= self.limits.get((family_name, side), 2**64)
+        if side is None:
+            return True
+        asked = family_name != SYNTHESIZED or key in self.texts.instructions
+        return asked and key <= self.limits.get((family_name, side), 2**64)
 
     def rows(
         self, family_name: str, language: str, packed: bytes, source: bytes, side: str | None
@@ -98,6 +105,12 @@ class Renderer:
             self.reject(family_name, "near_duplicate", key, "", unpack(packed), source)
             return
         example = unpack(packed)
+        if family_name == SYNTHESIZED:
+            instruction, verdict = self.texts.instructions.get(key, ("", UNWRITTEN))
+            if verdict != KEPT:
+                self.reject(family_name, verdict, key, instruction, example, source)
+                return
+            example = replace(example, fields={"instruction": instruction})
         answer, share = self.majorities.get(family_name, (None, 1.0))
         if "majority" in self.enabled and example.answer == answer and hashed("majority", key) >= share * 2**64:
             self.reject(family_name, "majority", key, "", example, source)
@@ -191,13 +204,14 @@ def render_shard(mined: Path, plan: Path, folder: Path, rank: int, config: Build
     """Render one mined shard: `RANK.rows.parquet` with a column `split`, `RANK.prompts.npy`, and last `RANK.json`.
 
     `plan` holds `limits.json`, [family, side, largest key kept], `majorities.json`, [family, answer, share kept], and
-    `RANK.json`: the side of each unit in order, null for a near duplicate.
+    `RANK.json`: the side of each unit in order, null for a near duplicate. What a model wrote is there too.
     """
     limits = {(family, side): key for family, side, key in json.loads((plan / "limits.json").read_text())}
     majorities = {
         family: (answer, share) for family, answer, share in json.loads((plan / "majorities.json").read_text())
     }
-    renderer = Renderer(config, limits, contamination(config.decontaminate), majorities)
+    texts = Texts(read_written(plan))
+    renderer = Renderer(config, limits, contamination(config.decontaminate), majorities, texts)
     sides = json.loads((plan / f"{rank:05d}.json").read_text())
     prompts: list[int] = []
     with atomic(folder / f"{rank:05d}.rows.parquet") as temporary:

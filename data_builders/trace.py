@@ -20,6 +20,7 @@ from data_builders.mining import mine, pack, pack_source, source_of
 from data_builders.readers.files import COMPRESSIONS, file_sha256, stream
 from data_builders.rendering import Renderer, mask_example
 from data_builders.splits import TEST
+from data_builders.written import FILE, SYNTHESIZED, Texts, Written, read_written
 from instructrec.core.errors import UserError
 from instructrec.core.schema import (
     INSTRUCTION,
@@ -251,16 +252,20 @@ class Rederived:
         return not self.differences
 
 
-def rederive(row: dict[str, Any], documents: Iterable[Document | Skipped], config: BuildConfig) -> Rederived:
+def rederive(
+    row: dict[str, Any], documents: Iterable[Document | Skipped], config: BuildConfig, texts: Texts | None = None
+) -> Rederived:
     """Derive a row again: mine the documents, word each example of its span as the build does, compare every column.
 
-    Which side of the hold-out a document is on is a choice about the whole corpus, so that all sides are tried.
+    Which side of the hold-out a document is on is a choice about the whole corpus, so that all sides are tried. What a
+    model wrote is not written again but looked up.
 
     Args:
         row: as the set holds it.
         documents: those of its source files, as `data_builders.documents.read` yields them; read no further than to
             the one that the row comes from.
         config: of the build.
+        texts: what a model wrote for the set.
     """
     if row["family"] not in {family.name for family in config.mined_families}:
         return Rederived((f"family: {row['family']!r} is not among the families mined now",))
@@ -280,7 +285,7 @@ def rederive(row: dict[str, Any], documents: Iterable[Document | Skipped], confi
                 source = [source_of(document, example)]
                 if _places(source) != _places(row["source"]):
                     continue
-                for differences in _compared(row, document, example, config, notes):
+                for differences in _compared(row, document, example, config, texts, notes):
                     if not differences:
                         return Rederived((), _masked(example, config))
                     if nearest is None or len(differences) < len(nearest):
@@ -321,10 +326,11 @@ def _compared(
     document: Document,
     example: Example,
     config: BuildConfig,
+    texts: Texts | None,
     notes: Counter[str],
 ) -> Iterator[list[str]]:
     """For each row that the example becomes, on any side, how it differs from `row`; `notes` gets what rejects it."""
-    renderer = Renderer(config, {}, None)
+    renderer = Renderer(config, {}, texts=texts)
     source = pack_source(document, example)
     for side in (TRAIN, VALIDATION, TEST):
         for _, values in renderer.rows(row["family"], document.language or "", pack(example), source, side):
@@ -370,10 +376,12 @@ def trace(folder: Path, prefix: str, corpus: str | None) -> tuple[str, bool]:
     split, row = find_row(folder, prefix)
     config = config_of(manifest, corpus_of(manifest, corpus))
     raw = RawFiles(config.corpus, config.record_fields)
+    written = read_written(folder)
     lines = [
         f"row        {row['id']} · {split}",
         f"family     {row['family']} (group {row['group']}, {row['kind']})",
         f"wording    {row['template']} ({row['language']})",
+        *_writer(row, manifest, written),
     ]
     for entry in row["source"]:
         raw.verify(entry)
@@ -402,7 +410,7 @@ def trace(folder: Path, prefix: str, corpus: str | None) -> tuple[str, bool]:
         for path, name in places
         for document in read(path, name, config.document_licence, fields=config.record_fields)
     )
-    result = rederive(row, documents, config)
+    result = rederive(row, documents, config, Texts(written))
     lines.append("")
     if result.masked:
         lines.append(f"masked     {result.masked} secrets or personal data, by the privacy gate")
@@ -412,6 +420,22 @@ def trace(folder: Path, prefix: str, corpus: str | None) -> tuple[str, bool]:
         lines += ["NOT re-derivable:", *(f"  {difference}" for difference in result.differences)]
         lines += [f"  {text}" for text in _version_changes(manifest)]
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", "\n".join(lines)), result.identical
+
+
+def _writer(row: dict[str, Any], manifest: Manifest, written: list[Written]) -> Iterator[str]:
+    """Who wrote the instruction, and by which likelihoods it was kept, where a model did."""
+    if SYNTHESIZED not in (row["family"], row["template"].rpartition(".")[2]):
+        return
+    yield f"written by {manifest['synthesis']['model']}; what it wrote is looked up in {FILE}, not written again"
+    asked = row["prompt"][0]["content"] if row["family"] == SYNTHESIZED else row["template"]
+    entry = next((e for e in written if asked in (e.text, e.name) and e.family == row["family"]), None)
+    if entry:
+        yield (
+            f"likelihood {entry.instructed:.1f} of its answers in log units; {entry.bare:.1f} without instruction, "
+            f"{entry.mismatched:.1f} with another's"
+        )
+    else:
+        yield f"likelihood not known: {FILE} does not hold it"
 
 
 def _unit(extractor: str) -> str:

@@ -69,6 +69,15 @@ def build(
     decontaminate: Annotated[
         str | None, typer.Option(help="Comma-separated evaluation files or folders; overlapping rows are removed.")
     ] = None,
+    synthesize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A model that also writes instructions and wordings: the embedded smollm2-135m-q4, a Hub name, a"
+            " folder, or http(s)://host:port/v1#name of an OpenAI-compatible server (its key in OPENAI_API_KEY).",
+        ),
+    ] = None,
+    synthesize_rows: Annotated[int | None, typer.Option(help="Spans that it is asked about at most.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of every choice.")] = None,
     workers: Annotated[int, typer.Option(help="Processes; the result does not depend on it.")] = os.cpu_count() or 1,
     engine: Annotated[str, typer.Option(help="local or ray; the result does not depend on it.")] = "local",
@@ -104,6 +113,8 @@ def build(
         "gates": "" if gates == "none" else gates,
         "personal_data": personal_data,
         "decontaminate": decontaminate,
+        "synthesize": synthesize,
+        "synthesize_rows": synthesize_rows,
         "seed": seed,
     }
     values = _read_build_yaml(config, [f.name for f in fields(BuildConfig)]) if config else {}
@@ -123,12 +134,19 @@ def build(
         _write_slurm(slurm, context)
         return
 
+    writer = None
+    if settings.synthesize:
+        from instructrec.synthesis import load_writer
+
+        writer = load_writer(settings.synthesize)
+
     def finish(folder: Path) -> None:
         manifest = read_manifest(folder)
         inputs = {"inventory": manifest["corpus"]["inventory"], "output": manifest["fingerprint"]}
+        inputs |= {"synthesis": writer.identity} if writer else {}
         write_lineage(folder, "build", settings.portable(), inputs, started, seed=settings.seed)
 
-    manifest = build_set(settings, output, workers, finish, engine)
+    manifest = build_set(settings, output, workers, finish, engine, writer)
     _show(manifest, output, time.time() - started)
     if empty := [split for split, rows in manifest["splits"].items() if not rows]:
         print(f"warning: no rows in {', '.join(empty)}: the corpus has too few documents to hold that out")

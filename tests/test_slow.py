@@ -136,3 +136,13 @@ def test_a_few_steps_lower_the_nll_on_unseen_documents(base_model, tmp_path):
     scores = json.loads((tmp_path / "eval" / "scores.json").read_text())
     delta = scores["suites"]["test_documents"]["metrics"]["gold_nll"]["deltas"][adapter]
     assert delta["ci95"][1] < 0, delta
+
+
+def test_the_base_model_writes_instructions(base_model, corpus, tmp_path):
+    flags = ("--families", "synthesized,title", "--synthesize", "smollm2-135m-q4", "--synthesize-rows", "6")
+    done = cli("build", "--corpus", str(corpus), "--output", str(tmp_path / "set"), *flags)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "set" / "manifest.json").read_text())
+    assert manifest["synthesis"]["model"] == "smollm2-135m-q4" and manifest["synthesis"]["spans"]["tried"] == 6
+    lines = [json.loads(line) for line in (tmp_path / "set" / "synthesis.jsonl").read_text().splitlines()]
+    assert any(entry["instructed"] is not None for entry in lines)  # it writes something that can be judged

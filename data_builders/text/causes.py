@@ -27,7 +27,7 @@ _WEAKENED = re.compile(
     r"are|were|be|exactly|precisely)$"
 )
 # Leaves what is meant to another sentence.
-_ANAPHORA = re.compile(
+ANAPHORA = re.compile(
     r"(?:And|But|So|Or|This|That|These|Those|It|They|He|She|Such|Yet|If|When|As|While|In|For|Thus|Also|Again|Now|Here|However|Then|Remember|Instead|Finally|Unlike|Otherwise)\b"
 )
 
@@ -50,7 +50,7 @@ def _split(sentence: str) -> tuple[str, str] | None:
     if match is None:
         return None
     cause, effect = match["cause"], match["effect"]
-    if _ANAPHORA.match(sentence) or _JOINED.search(cause) or _JOINED.search(effect) or _WEAKENED.search(effect):
+    if ANAPHORA.match(sentence) or _JOINED.search(cause) or _JOINED.search(effect) or _WEAKENED.search(effect):
         return None
     # "It is not fast because of X" may deny the cause; after a comma it cannot.
     if match.re is _AFTER and _NEGATED.search(effect) and sentence[match.end("effect")] != ",":

@@ -109,7 +109,13 @@ class Family(TypedDict):
     rejected: dict[str, int]
 
 
-class Manifest(TypedDict):
+class _Optional(TypedDict, total=False):
+    """What only some manifests have: `synthesis`, the models that wrote and judged, and how much of it was kept."""
+
+    synthesis: dict[str, Any]
+
+
+class Manifest(_Optional):
     """`manifest.json` of an instruction set. Holds no time and no machine path: equal inputs give equal bytes."""
 
     corpus: dict[str, Any]
@@ -386,7 +392,7 @@ def read_manifest(folder: Path) -> Manifest:
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not JSON ({error}); build the set again") from None
-    missing = [key for key in Manifest.__annotations__ if key not in manifest]
+    missing = [key for key in sorted(Manifest.__required_keys__) if key not in manifest]
     if missing:
         raise UserError(f"{path}: key {missing[0]!r} is missing; build the set again")
     return manifest
