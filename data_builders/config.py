@@ -25,7 +25,7 @@ class BuildConfig:
         licence: SPDX identifier of documents that do not name their own.
         fields: of records (JSON Lines, tables, data sets), where they are not named as usual: `text: body` takes the
             text from `body`; see `Fields` in `data_builders/readers/records.py`.
-        families: names to mine; empty means all.
+        families: names to mine; empty means all that are not off by default.
         held_out_groups: groups of families (see `data_builders/groups.py`) that only `test_tasks` holds.
         held_out_templates, test_documents, validation_documents: shares in [0, 1).
         per_document: examples of one family from one document at most; a large corpus is asked for fewer (`quota`).
@@ -103,9 +103,12 @@ class BuildConfig:
 
     @property
     def mined_families(self) -> list[Family]:
-        wanted = self.families or families()
         without = () if self.synthesize else (SYNTHESIZED,)
-        return [family for name, family in families().items() if name in wanted and name not in without]
+        return [
+            family
+            for name, family in families().items()
+            if (name in self.families if self.families else not family.off) and name not in without
+        ]
 
     @property
     def record_fields(self) -> Fields:

@@ -135,6 +135,7 @@ class Family:
         extractive: whether the answer of an open task is meant to stand in the prompt.
         computed: whether the answer is not made of words of its span: a label, an order, a count. Then nothing but the
             family's own test can tell that it is right.
+        off: why the family is mined only where it is asked for by name; empty for a family that is on.
     """
 
     name: str
@@ -143,6 +144,7 @@ class Family:
     mine: Callable[[Document, random.Random], Iterator[Example]]
     extractive: bool = False
     computed: bool = False
+    off: str = ""
 
     @cached_property
     def templates(self) -> dict[str, list[Template]]:

@@ -1,8 +1,8 @@
 """Groups of families: what is held out together, because who has learnt one family has half learnt its twins.
 
-Families share a group when they ask for the same skill, above all a task and its inverse. The groups held out by default
-differ in kind from all that are trained: nothing else puts text in order, reasons from cause to effect, calculates with
-columns, or looks into the letters of a word.
+Families share a group when they ask for the same skill, above all a task and its inverse. The groups held out by
+default differ in kind from all that are trained: nothing else puts text in order, reasons from cause to effect,
+calculates with columns, or looks into the letters of a word.
 """
 
 from __future__ import annotations

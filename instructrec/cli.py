@@ -316,7 +316,8 @@ def families(
     table = Table("family", "group", "asks", "wordings", *(("rows", "rejected") if folder else ()), box=None)
     for name, family in sorted(all_families().items(), key=lambda pair: (pair[1].kind, pair[1].group, pair[0])):
         wordings = ", ".join(f"{len(templates)} {language}" for language, templates in family.templates.items())
-        cells = [name, family.group + " *" * (family.group in HELD_OUT_GROUPS), family.signal, wordings]
+        asks = f"{family.signal} off: {family.off}" if family.off else family.signal
+        cells = [name, family.group + " *" * (family.group in HELD_OUT_GROUPS), asks, wordings]
         if folder:
             entry = found.get(name)
             rows, rejected = (entry["rows"], sum(entry["rejected"].values())) if entry else (0, 0)

@@ -147,10 +147,8 @@ def test_training_refuses_a_passage_of_a_held_out_row_from_another_document(unre
     folder = tmp_path / "set"
     shutil.copytree(unrelated, folder)
     train = rows(folder, "train")
-    asked = next(row for row in rows(folder, "test_documents") if row["family"] == "summary_sentence")
-    number = next(
-        i for i, r in enumerate(train) if r["family"] == "summary_sentence" and r["template"] != asked["template"]
-    )
+    asked = next(row for row in rows(folder, "test_documents") if row["family"] == "evidence")
+    number = next(i for i, r in enumerate(train) if r["family"] == "evidence" and r["template"] != asked["template"])
     if same_wording:
         train[number]["template"] = asked["template"]
     prompt = asked["prompt"][0]["content"]
@@ -253,14 +251,14 @@ def test_no_personal_address_of_the_peps_reaches_a_row(tmp_path):
 
 
 def test_rows_that_overlap_with_an_evaluation_are_removed(corpus, instruction_set, tmp_path):
-    victim = next(row for row in rows(instruction_set, "train") if row["family"] == "summary_sentence")
+    victim = next(row for row in rows(instruction_set, "train") if row["family"] == "evidence")
     question = {"instruction": "Sum this up.", "input": victim["prompt"][0]["content"], "output": "…"}
     (tmp_path / "evaluation.jsonl").write_text(json.dumps(question) + "\n")
     options = ("--decontaminate", str(tmp_path / "evaluation.jsonl"))
     done = cli("build", "--corpus", str(corpus), "--output", str(tmp_path / "set"), *options)
     assert done.returncode == 0, done.stderr
     assert victim["id"] not in {row["id"] for row in rows(tmp_path / "set")}
-    rejected = read_manifest(tmp_path / "set")["families"]["summary_sentence"]["rejected"]
+    rejected = read_manifest(tmp_path / "set")["families"]["evidence"]["rejected"]
     assert rejected["contamination"] >= 1
 
 
@@ -271,7 +269,7 @@ def test_balance_by_weights_and_answer_words(corpus, tmp_path):
     answers: dict[str, int] = {}
     for row in rows(tmp_path / "set", "train"):
         answers[row["family"]] = answers.get(row["family"], 0) + len(row["completion"][0]["content"].split())
-    assert "title" not in answers and answers["summary_sentence"] > 100
+    assert "title" not in answers and answers["evidence"] > 100
     # What a wording's format adds to an answer, as JSON does, is not counted.
     assert max(answers.values()) <= 400 and answers["function_name"] <= 200
 

@@ -7,12 +7,14 @@ from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
-from conftest import write_corpus
+from conftest import cli, write_corpus
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_builders.documents import corpus_files, read
+from data_builders.config import BuildConfig
+from data_builders.documents import Document, corpus_files, read
 from data_builders.families import families
+from data_builders.text.keywords import FUNCTION_WORDS
 from data_builders.text.repair_spelling import misspelt
 from data_builders.text.transformations import TRANSFORMATIONS
 
@@ -41,6 +43,100 @@ def mined(documents):
     return mine
 
 
+def of_page(name, content, seeds=20):
+    """What a family finds on a page of Markdown, with any of some seeds."""
+    page = Document(content, "markdown", "page", "page", "0" * 64, 0, len(content.encode()), "utf8/1", "CC0-1.0")
+    return [example for seed in range(seeds) for example in families()[name].mine(page, random.Random(seed))]
+
+
+def test_a_family_that_is_off_is_mined_by_name_alone():
+    off = {name for name, family in families().items() if family.off}
+    assert {family.name for family in BuildConfig().mined_families} == set(families()) - off
+    assert "summary_sentence" in off
+    assert [family.name for family in BuildConfig(families=("summary_sentence",)).mined_families] == [
+        "summary_sentence"
+    ]
+    assert cli("families").stdout.count("off: ") == len(off)
+
+
+def test_a_title_is_made_of_the_words_given(mined):
+    for example in mined("title"):
+        given_words = example.fields["words"].split(", ")
+        assert sorted(given_words) == sorted(example.answer.split()) and " ".join(given_words) != example.answer
+
+
+@pytest.mark.parametrize("name", ["keywords_to_text", "constraints"])
+def test_nothing_but_small_words_is_missing_from_the_keywords(mined, name):
+    for example in mined(name):
+        kept = iter(example.fields["keywords"].split(", "))
+        expected = next(kept)
+        for word in re.findall(r"\w+", example.answer):
+            if word == expected:
+                expected = next(kept, None)
+            else:
+                assert word.lower() in FUNCTION_WORDS
+        assert expected is None
+
+
+def test_the_missing_word_stands_twice_in_the_text_and_no_other_option_does(mined):
+    for example in mined("missing_word"):
+        text = example.fields["text"].lower()
+        assert len(re.findall(rf"\b{example.answer}\b", text)) >= 2
+        assert not any(option in text for option in example.options if option != example.answer)
+
+
+CHAIN = (
+    "The river drives a wheel of oak with forty paddles and a hub of iron, and has done so since the last flood. "
+    "However, the paddles would break in high water without a sluice. {third} gate of iron is lowered by the miller."
+)
+
+
+@pytest.mark.parametrize(("third", "found"), [("This sluice or", True), ("A", False), ("This door or", False)])
+def test_sentences_are_ordered_only_where_each_takes_up_the_one_before(third, found):
+    assert bool(of_page("sentence_order", f"# The mill\n\n{CHAIN.format(third=third)}")) == found
+
+
+STEPS = "To make tea, follow these steps:\n\n1. Boil the water.\n2. {second}\n3. Serve what the teapot holds.\n"
+
+
+@pytest.mark.parametrize(
+    ("second", "found"),
+    [
+        ("Pour the water into the teapot.", True),
+        ("Warm the teapot.", False),
+        ("Pour the water of the first step into the teapot.", False),
+        ("Boil the teapot in water.", False),
+    ],
+)
+def test_steps_are_ordered_only_where_each_takes_up_an_earlier_one(second, found):
+    assert bool(of_page("step_order", f"# Tea\n\n{STEPS.format(second=second)}")) == found
+
+
+@pytest.mark.parametrize(
+    ("sentence", "term"),
+    [
+        ("A lighter is a flat boat that carries goods from large ships to the quay.", "lighter"),
+        ("A lighter is a good choice of boat for goods that come with large ships.", None),
+        ("A lighter is a flat boat that carries goods, and its skipper is paid by the load.", None),
+        ("The boat column is a flat row of numbers that carries the goods.", None),
+        ("The shape of a lighter is a flat outline that suits goods from large ships.", None),
+    ],
+)
+def test_only_what_is_defined_is_a_definition(sentence, term):
+    rest = (
+        "Boats come and go all day long, and the office writes down when they came and what they brought to the quay."
+    )
+    found = {example.answer for example in of_page("defined_term", f"# Boats\n\n{sentence} {rest}")}
+    assert found == ({term} if term else set())
+
+
+def test_a_reason_without_a_comma_may_belong_to_a_part_of_the_sentence():
+    rest = "The crew waits at the quay every morning, and nobody knows when the fog will lift and the bridge will open."
+    for comma, found in ((",", True), ("", False)):
+        sentence = f"The old ferry cannot leave the harbour{comma} due to a storm in the western channel."
+        assert bool(of_page("cause", f"# Ferry\n\n{sentence} {rest}")) == found
+
+
 def test_words_are_counted(mined):
     for example in mined("count_words"):
         assert len(re.findall(r"\S+", example.fields["sentence"])) == int(example.answer)
@@ -53,8 +149,9 @@ def test_sentences_are_counted(mined):
 
 def test_occurrences_are_counted_alike_as_words_and_as_strings(mined):
     for example in mined("count_occurrences"):
-        passage, word = example.fields["passage"].lower(), example.fields["word"]
-        assert passage.count(word) == len(re.findall(rf"\b{word}\b", passage)) == int(example.answer)
+        passage, word = example.fields["passage"], example.fields["word"]
+        assert passage.count(word) == passage.lower().count(word) == int(example.answer)
+        assert len(re.findall(rf"\b{word}\b", passage)) == int(example.answer)
 
 
 def test_letters_are_counted(mined):

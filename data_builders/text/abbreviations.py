@@ -14,6 +14,8 @@ _SHORT = re.compile(r"(?<=[\w.'’”\"`*] )\(([A-Z][A-Za-z&\-]{1,9})\)")
 _BOUNDARY = re.compile(r"[.,;:!?()\[\]{}\"“”`<>]")
 _INITIAL = re.compile(r"(?<![^\W_])[^\W_]")
 
+_SMALL = frozenset(("a", "an", "and", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with"))
+
 
 @dataclass(frozen=True, slots=True)
 class Abbreviation:
@@ -25,7 +27,8 @@ class Abbreviation:
 def expansion(before: str, short: str) -> str | None:
     """The words at the end of `before` that `short` abbreviates, or null.
 
-    Every capital of the short form must begin one of its words, the first of them the first.
+    Every capital of the short form must begin one of its words, the first of them the first, and there must be no more
+    words than capitals, besides small ones such as "of".
     """
     words = _BOUNDARY.split(before)[-1].split()[-min(len(short) + 5, 2 * len(short)) :]
     capitals = [c.lower() for c in short if c.isupper()]
@@ -35,7 +38,8 @@ def expansion(before: str, short: str) -> str | None:
             continue
         initials = iter(_INITIAL.findall(" ".join(words[first:]).lower()))
         if all(c in initials for c in capitals):
-            return " ".join(words[first:])
+            named = [word for word in words[first:] if word.lower() not in _SMALL]
+            return " ".join(words[first:]) if len(named) <= len(capitals) else None
     return None
 
 

@@ -13,9 +13,14 @@ from instructrec.core.segmentation import count_words
 _SIGNAL = re.compile(
     r"\b[Bb]ecause\b|\bdue to\b|, so (?!that\b|far\b|long\b|much\b|many\b|as\b|on\b|called\b)|, which means\b"
 )
-_AFTER = re.compile(r"(?:Note that )?(?P<effect>.+?),? (?:because of|because|due to) (?P<cause>.+)[.]")
+_AFTER = re.compile(
+    r"(?:(?:Note|You can see) that )?(?P<effect>.+?)(?:, (?:because of|due to)|,? because(?! of)) (?P<cause>.+)[.]"
+)
 _BEFORE = re.compile(r"Because (?!of\b)(?P<cause>[^,]+), (?P<effect>[^,]+)[.]")
-_SO = re.compile(r"(?:Note that )?(?P<cause>.+), (?:so|which means(?: that)?) (?P<effect>.+)[.]")
+_SO = re.compile(
+    r"(?:(?:Note|You can see) that )?(?P<cause>.+), (?:so|which means(?: that)?) "
+    r"(?P<effect>(?!(?:can|may|will|must|should|is|are) ).+)[.]"
+)
 # What makes it unclear how far either part reaches.
 _JOINED = re.compile(
     r"[\[\]{}|\\;:?—–()]| -- | - |http|`_|, (?:and|but|so|or|which|while|as|since|if|when|where|who|because|although|"
@@ -28,7 +33,7 @@ _WEAKENED = re.compile(
 )
 # Leaves what is meant to another sentence.
 ANAPHORA = re.compile(
-    r"(?:And|But|So|Or|This|That|These|Those|It|They|He|She|Such|Yet|If|When|As|While|In|For|Thus|Also|Again|Now|Here|However|Then|Remember|Instead|Finally|Unlike|Otherwise)\b"
+    r"(?:And|But|So|Or|This|That|These|Those|It|They|He|She|Such|Yet|If|When|As|While|In|For|Thus|Also|Again|Now|Here|However|Then|Remember|Instead|Finally|Unlike|Otherwise|Therefore|Additionally|Although)\b"
 )
 
 

@@ -17,8 +17,8 @@ from instructrec.core.segmentation import count_words
 
 # Each connective and what certainly says something else in its place.
 _OPENING = {
-    "For example": ("Nevertheless", "Otherwise", "Until then", "Conversely"),
-    "For instance": ("Nevertheless", "Otherwise", "Until then", "Conversely"),
+    "For example": ("Nevertheless", "Otherwise", "Until then"),
+    "For instance": ("Nevertheless", "Otherwise", "Until then"),
     "However": ("For example", "In other words", "For this reason", "Likewise"),
     "Nevertheless": ("For example", "In other words", "For this reason", "Otherwise"),
     "Therefore": ("Nevertheless", "Otherwise", "On the other hand", "Until then"),
@@ -34,7 +34,7 @@ _INNER = {
     "although": ("because", "unless", "until", "so that"),
     "even though": ("because", "unless", "until", "so that"),
     "unless": ("because", "although", "so that", "whereas"),
-    "until": ("because", "although", "so that", "whereas"),
+    "until": ("because", "although", "whereas"),
     "so that": ("although", "unless", "until", "whereas"),
     "even if": ("because", "so that", "until", "as soon as"),
     "whereas": ("because", "unless", "until", "so that"),

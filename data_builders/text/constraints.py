@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterator
 
 from data_builders.documents import Document
 from data_builders.families import Example, Family
 from data_builders.text.facts import facts
+from data_builders.text.keywords import keywords
 from data_builders.text.prose import plain_sentences, vocabulary
 from instructrec.core.language import identify
-from instructrec.core.segmentation import words
-
-_DIGIT = re.compile(r"\d")
-_KEYWORD = re.compile(r"[a-z][a-z-]{4,}$", re.I)
 
 
 def mine(document: Document, rng: random.Random) -> Iterator[Example]:
     if document.language != "en":
         return
     for passage, sentence in plain_sentences(document, rng, 7, 25):
-        tokens = words(sentence)
-        if _DIGIT.search(sentence):
-            continue
-        keywords = list(dict.fromkeys(token for token in tokens if _KEYWORD.match(token)))
-        # Half of the sentence is given, so that the constraints leave little open.
-        if not 4 <= len(keywords) <= 10 or len(keywords) * 2 < len(tokens) or identify(sentence) != "en":
+        words = keywords(sentence)
+        if words is None or identify(sentence) != "en":
             continue
         found = facts(sentence, vocabulary(passage.text), rng.randint(2, 4), rng)
-        fields = {"keywords": ", ".join(keywords), "constraints": "\n".join(fact.wording for fact in found)}
+        fields = {"keywords": ", ".join(words), "constraints": "\n".join(fact.wording for fact in found)}
         checks = [check for fact in found for check in fact.checks]
         yield Example(fields, sentence, passage.start, passage.end, checks=checks)
 

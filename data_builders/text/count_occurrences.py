@@ -16,10 +16,17 @@ from instructrec.core.segmentation import words
 
 @lru_cache(maxsize=64)
 def counted(text: str) -> dict[str, int]:
-    """How often each word of four letters or more stands in a text; those that are part of other words are left out."""
+    """How often each word of four letters or more stands in a text.
+
+    Left out are those that are part of other words, and those that stand there with a capital as well.
+    """
     folded = text.lower()
     counts = Counter(words(folded))
-    return {word: n for word, n in counts.items() if len(word) >= 4 and word.isalpha() and folded.count(word) == n}
+    return {
+        word: n
+        for word, n in counts.items()
+        if len(word) >= 4 and word.isalpha() and folded.count(word) == text.count(word) == n
+    }
 
 
 def mine(document: Document, rng: random.Random) -> Iterator[Example]:

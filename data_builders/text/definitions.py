@@ -14,16 +14,27 @@ from data_builders.text.questions import is_subject
 from instructrec.core.segmentation import count_words, unwrap
 
 _SENTENCE = re.compile(
-    r"(?P<term>[^\s,;:()]+(?: [^\s,;:()]+){0,5}?) (?:is|are|means|refers to|is defined as) "
+    r"(?P<term>[^\s,;:()]+(?: [^\s,;:()]+){0,5}?) (?:is|means|refers to|is defined as) "
     r"(?P<is>(?:an?|one of the|any|the \w+ (?:of|that|for|which|in|used)) [^.!?]+)[.]"
 )
-# A description says which one, or what it does, not only of what kind it is.
-_TELLS = re.compile(r"\b(?:that|which|who|whose|used|called|for|where|when|made|designed|with|to|of|\w{3,}ing)\b")
+# A definition says of what kind the thing is, and which one of that kind.
+_DEFINES = re.compile(
+    r"(?:an?|any|one of the|the)(?: (?!(?:in|on|to|an?|the|is|are|was|can|has|may|must|should|will)\b)[\w\-]+){1,4}? "
+    r"(?:that|which|who|whose|of|for|used|with|where|made|designed)\b",
+    re.I,
+)
+_SECOND = re.compile(r", (?:and|but|or|so|which|while|although)\b")
 # A noun phrase of these kinds judges rather than defines.
 _JUDGES = re.compile(
-    r"\b(?:an? |one of the )(?:\w+ly )?(?:good|better|bad|nice|great|big|large|major|serious|common|natural|matter|lot|"
-    r"number|few|bit|reason|problem|shame|pity|mistake|result|consequence|benefit|case|step|first|major|important|"
-    r"possible|necessary|useful|similar|different|significant|huge|valid|clear|perfect|potential|real)\b"
+    r"(?:an?|the|any|one of the) (?:[\w\-]+ )??(?:"
+    r"bad|benefit|best|better|big|bit|candidate|case|cause|chance|choice|clear|common|complete|concern|"
+    r"consequence|different|end|example|fact|feature|few|first|form|full|goal|good|great|huge|idea|important|issue|"
+    r"key|kind|lack|large|less|list|lot|main|major|matter|means|mistake|more|most|natural|necessary|need|new|"
+    r"nice|number|only|option|part|perfect|pity|place for|point|portion|possible|potential|problem|property|"
+    r"proposal|question|quite|rather|real|reason|result|right|risk|same|serious|set|shame|sign|significant|"
+    r"similar|simple|solution|sort|source|step|subset|term|thing|useful|valid|very|waste|way|wrong"
+    r")\b",
+    re.I,
 )
 _UNCLEAR = re.compile(
     r"[\[\]{}<>|\\;:—–]|\b(?:this|these|those|same|such|here|above|below|we|you|our|your|I|so|therefore|"
@@ -35,9 +46,13 @@ _ITEM = re.compile(
     r"(?P<is>\S[^\n]*(?:\n[ \t]+(?![-*+•] )\S[^\n]*)*)",
     re.M,
 )
+_NOT_A_NAME = re.compile(
+    r"[`'\[\]\"“”*<>|]|_$|[:(]|\bof\b|\b(?:argument|class|column|field|function|instance|method|object|option|parameter|type|value)s?$",
+    re.I,
+)
 _ARTICLE = re.compile(r"(?:An?|The) ")
 _GERUND = re.compile(r"\w+ing \w")
-
+_NOT_IN_ENTRY = re.compile(r"[.;!?](?:\s|$)|[\[\]<>{}|\\:?=#()]|\be\.g\.|\bi\.e\.")
 
 SHOWN = 4
 """Entries of a glossary that are shown together, so that the right one has to be found."""
@@ -68,7 +83,9 @@ def _in_sentences(document: Document) -> Iterator[Definition]:
             if match is None or not is_clean(sentence) or not is_subject(match["term"]):
                 continue
             term, meaning = _bare(_ARTICLE.sub("", match["term"], count=1)), match["is"]
-            if _GERUND.match(term) or _UNCLEAR.search(meaning) or _JUDGES.match(meaning) or not _TELLS.search(meaning):
+            if _GERUND.match(term) or _UNCLEAR.search(meaning) or _JUDGES.match(meaning) or not _DEFINES.match(meaning):
+                continue
+            if _NOT_A_NAME.search(term) or _SECOND.search(meaning):
                 continue
             if 5 <= count_words(meaning) <= 40 and term and term.lower() not in meaning.lower():
                 yield Definition(term, meaning, passage.text, passage.start, passage.end)
@@ -98,12 +115,13 @@ def _in_entries(document: Document) -> Iterator[Definition]:
             shown = entries[max(0, min(i, len(entries) - SHOWN)) :][:SHOWN]
             text = "\n".join(f"- {term}: {rest}" for term, rest, _, _ in shown)
             for term, rest, _, _ in shown:
-                meaning = re.split(r"(?<=[a-z)`\"]{2})[.;](?: |$)", rest)[0]
-                whole = re.fullmatch(r"[\w`\"'][^\[\]<>{}|\\:?=#]*", meaning) and meaning.count("(") == meaning.count(
-                    ")"
-                )
-                if whole and 4 <= count_words(meaning) <= 40 and term.lower() not in meaning.lower():
-                    yield Definition(term, meaning.rstrip(".;"), text, shown[0][2], shown[-1][3])
+                meaning = rest.rstrip(".;")
+                # A single sentence that says what it is; one that begins with a verb says what it does.
+                whole = _DEFINES.match(meaning) and not _NOT_IN_ENTRY.search(meaning)
+                if not whole or _NOT_A_NAME.search(term) or _SECOND.search(meaning):
+                    continue
+                if 4 <= count_words(meaning) <= 40 and term.lower() not in meaning.lower():
+                    yield Definition(term, meaning, text, shown[0][2], shown[-1][3])
 
 
 @lru_cache(maxsize=1)

@@ -1,30 +1,23 @@
-"""Keywords to text: a sentence from its content words, given in their order."""
+"""Keywords to text: a sentence from all its words but the small ones, given in their order (in English)."""
 
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterator
 
 from data_builders.documents import Document
 from data_builders.families import Example, Family
-from data_builders.passages import is_clean, tries
+from data_builders.text.keywords import keywords
+from data_builders.text.prose import plain_sentences
 from instructrec.core.segmentation import words
-
-_DIGIT = re.compile(r"\d")
-_KEYWORD = re.compile(r"[a-z][a-z-]{4,}$", re.I)
 
 
 def mine(document: Document, rng: random.Random) -> Iterator[Example]:
-    for passage in tries(document, rng):
-        sentence = rng.choice(passage.sentences)
-        # A number cannot be told from keywords.
-        if not is_clean(sentence) or _DIGIT.search(sentence) or not 8 <= len(tokens := words(sentence)) <= 25:
-            continue
-        keywords = list(dict.fromkeys(t for t in tokens if len(t) >= 5 and _KEYWORD.match(t)))
-        # Enough of the sentence is given that the answer is determined, not guessed.
-        if 4 <= len(keywords) <= 10 and len(keywords) * 5 >= len(tokens) * 2:
-            fields = {"keywords": ", ".join(keywords), "length": str(len(tokens))}
+    if document.language != "en":
+        return
+    for passage, sentence in plain_sentences(document, rng, 8, 25):
+        if found := keywords(sentence):
+            fields = {"keywords": ", ".join(found), "length": str(len(words(sentence)))}
             yield Example(fields, sentence, passage.start, passage.end)
 
 

@@ -16,6 +16,8 @@ def mine(document: Document, rng: random.Random) -> Iterator[Example]:
         items = found.items[:8]
         # Plain letters first: how accents, signs and case sort is a matter of custom.
         keys = ["".join(c for c in item.casefold() if c.isalnum()) for item in items]
+        if any(item.count("(") != item.count(")") or item.count("[") != item.count("]") for item in items):
+            continue
         if max(map(count_words, items)) > 8 or not all(item.isascii() and item[0].isalpha() for item in items):
             continue
         order = sorted(range(len(items)), key=keys.__getitem__)

@@ -14,6 +14,8 @@ from instructrec.core.segmentation import count_words
 def mine(document: Document, rng: random.Random) -> Iterator[Example]:
     for one in drawn(questions(document), rng):
         passage = one.passage
+        if one.kind == "Who or what":  # not how anyone would ask
+            continue
         # Without the sentence, its beginning and its length, too many questions would be right.
         fields = {
             "passage": passage.text,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
+from data_builders.cohesion import terms
 from data_builders.documents import Document
 from data_builders.families import Example, Family, with_options
 from data_builders.passages import is_name, tries
@@ -18,7 +19,12 @@ def mine(document: Document, rng: random.Random) -> Iterator[Example]:
         heading = passage.section.heading
         if heading is None or headings.count(heading.text) != 1:
             continue
-        options = with_options(heading.text, headings, rng)
+        # The passage names what its heading names, and less of what any other one does.
+        given = terms(passage.text)
+        shared = len(given & terms(heading.text))
+        options = with_options(heading.text, [h for h in headings if len(given & terms(h)) < shared], rng)
+        if options is None or len(options) < 3:
+            continue
         yield Example({"passage": passage.text}, heading.text, heading.start, passage.end, options)
 
 
