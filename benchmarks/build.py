@@ -26,6 +26,11 @@ import psutil
 from record import RESULTS, provenance
 
 _WORD = re.compile(r"([A-Za-z]{3,})")
+SPINE = (
+    "title,section_heading,summary_sentence,continuation,missing_word,sentence_order,keywords_to_text,"
+    "docstring_to_function,function_name,function_to_docstring"
+)
+"""The families that the first measurements were made with."""
 
 
 def paragraphs(sources: list[Path]) -> list[list[str]]:
@@ -76,12 +81,13 @@ def make_corpus(sources: list[Path], folder: Path, megabytes: float, seed: int =
     return written
 
 
-def measure(corpus: Path, gates: str, workers: int) -> dict[str, float]:
+def measure(corpus: Path, families: str, gates: str, workers: int) -> dict[str, float]:
     """Build once: CPU seconds of all processes, wall seconds, peak MiB of the largest process, and what came out."""
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch, "set")
         command = [sys.executable, "-m", "instructrec", "build", "--corpus", str(corpus), "--output", str(output)]
         command += ["--workers", str(workers), *(["--gates", "none"] if gates == "off" else [])]
+        command += ["--families", families] if families != "all" else []
         started = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
             cpu, memory = watch(process)
@@ -162,6 +168,7 @@ def main() -> None:
     parser.add_argument("--source", type=Path, nargs="+", help="folders of text; default: Python's help topics")
     parser.add_argument("--sizes", type=float, nargs="+", default=[10.0], help="MB")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--families", default=SPINE, help="names, or `all`; default: %(default)s")
     parser.add_argument("--seconds", type=float, default=60, help="repeat every build for so long, once at least")
     arguments = parser.parse_args()
     settings = [(gates, workers) for workers in arguments.workers for gates in ("off", "on")]
@@ -169,7 +176,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         sources = arguments.source or [_topics(Path(scratch, "topics"))]
         make_corpus(sources, Path(scratch, "least"), 0.05)
-        startup = {setting: measure(Path(scratch, "least"), *setting) for setting in settings}
+        startup = {setting: measure(Path(scratch, "least"), arguments.families, *setting) for setting in settings}
         for size in arguments.sizes:
             corpus = Path(scratch, f"corpus-{size:g}")
             written = make_corpus(sources, corpus, size)
@@ -177,7 +184,8 @@ def main() -> None:
             # Turn by turn, so that a slow minute of the machine does not fall on one setting.
             while turn := [setting for setting in settings if until[setting] < arguments.seconds]:
                 for gates, workers in turn:
-                    row = {"mb": written / 1e6, "gates": gates, "workers": workers, **measure(corpus, gates, workers)}
+                    found = measure(corpus, arguments.families, gates, workers)
+                    row = {"mb": written / 1e6, "gates": gates, "workers": workers, **found}
                     until[gates, workers] += row["wall_s"]
                     results.append(row)
                     print({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
