@@ -18,4 +18,11 @@ def mine(document: Document, rng: random.Random) -> Iterator[Example]:
         yield Example(fields, found.effect, passage.start, passage.end)
 
 
-FAMILY = Family("effect", group="causality", kind="text", mine=mine, extractive=True)
+FAMILY = Family(
+    "effect",
+    group="causality",
+    kind="text",
+    mine=mine,
+    extractive=True,
+    off="two readers accepted 17 of 20 rows: effects run on into another reason, or their passage into code.",
+)

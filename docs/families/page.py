@@ -47,7 +47,7 @@ def main(folder: Path) -> None:
         low, high = wilson(accepted, len(read)) if read else (0.0, 0.0)
         rate = f"{accepted}/{len(read)} [{low:.0%}, {high:.0%}]" if read else "not read"
         group = family.group + " *" * (family.group in HELD_OUT_GROUPS)
-        state = f" **Off:** {family.off}." if family.off else ""
+        state = f" **Off:** {family.off}" if family.off else ""
         rows.append(f"| {name} | {group} | {family.signal}{state} | {entry['rows']} | {share} | {rate} |")
     read = [verdict for found in verdicts.values() for verdict in found]
     both = sum(all(verdict["accept"]) for verdict in read)
