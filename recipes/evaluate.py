@@ -102,10 +102,12 @@ def main() -> None:
     with state.main_process_first():
         folder = resolve_model(args.model_name_or_path)
     tokenizer, model = load_tokenizer(folder), load_model(folder, args.dtype)
+    weights, scorer = weights_sha256(folder), Scorer(model, tokenizer, args.batch_size)
 
     store = AnswerStore(output / "answers", state.process_index)
     store.load()
     places = [(suite, item) for suite, items in suites.items() for item in items]
+    limits = [n for items in suites.values() for n in scorer.limits(items, args.max_new_tokens)]
     share = (state.process_index, state.num_processes)
     keys: dict[str, list[str]] = {}
     with Progress(disable=not state.is_main_process) as progress:
@@ -115,9 +117,8 @@ def main() -> None:
             elif number > 1:
                 model.load_adapter(name, adapter_name=f"adapter{number}")
                 model.set_adapter(f"adapter{number}")
-            scorer = Scorer(model.eval(), tokenizer, args.batch_size)
-            limits = [n for items in suites.values() for n in scorer.limits(items, args.max_new_tokens)]
-            origin = model_origin(folder, Path(name) if number else None, args.dtype, tokenizer)
+            scorer.model = model.eval()
+            origin = model_origin(weights, Path(name) if number else None, args.dtype, tokenizer)
             task = progress.add_task(name, total=len(range(*share[:1], len(places), share[1])))
             items = [item for _, item in places]
             keys[name] = ask(scorer, origin, items, limits, store, share, partial(progress.advance, task))
@@ -136,7 +137,7 @@ def main() -> None:
     write_text(output / "predictions.jsonl", "".join(json.dumps(p, ensure_ascii=False) + "\n" for p in predictions))
     write_report(scores, predictions, asdict(args), output, lambda token: tokenizer.decode([token]))
     inputs = {
-        "model": {"name": args.model_name_or_path, "sha256": weights_sha256(folder)},
+        "model": {"name": args.model_name_or_path, "sha256": weights},
         "adapters": {a: {"sha256": weights_sha256(Path(a)), "lineage": read_lineage(Path(a))} for a in args.adapter},
     }
     write_lineage(output, "evaluate", asdict(args), inputs, started, seed=args.seed)

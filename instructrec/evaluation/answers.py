@@ -15,9 +15,13 @@ from instructrec.evaluation.suites import Item
 from instructrec.lineage import weights_sha256
 
 
-def model_origin(folder: Path, adapter: Path | None, dtype: str, tokenizer: Any) -> str:
-    """A hash of what a model's answers come from: weights, the adapter and its scale, dtype and chat template."""
-    parts = [weights_sha256(folder), dtype, tokenizer.chat_template]
+def model_origin(weights: dict[str, str], adapter: Path | None, dtype: str, tokenizer: Any) -> str:
+    """A hash of what a model's answers come from: weights, the adapter and its scale, dtype and chat template.
+
+    Args:
+        weights: the base's, as `weights_sha256` gives them: reading them takes a while, and many adapters share a base.
+    """
+    parts = [weights, dtype, tokenizer.chat_template]
     if adapter is not None:
         parts += [weights_sha256(adapter), (adapter / "adapter_config.json").read_text(encoding="utf-8")]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
