@@ -164,9 +164,9 @@ def _samples(folder: Path, manifest: Manifest) -> dict[str, list[tuple[str, dict
             with pq.ParquetFile(path) as file:
                 for group in range(file.num_row_groups):
                     chosen = []
-                    names = file.read_row_group(group, ["family"])["family"].to_pylist()
-                    for number, name in enumerate(names):
-                        if missing.get(name):
+                    columns = file.read_row_group(group, ["family", "turn"]).to_pydict()
+                    for number, (name, turn) in enumerate(zip(columns["family"], columns["turn"], strict=True)):
+                        if missing.get(name) and not turn:  # a later turn cannot be read without those before
                             missing[name] -= 1
                             chosen.append(number)
                     if chosen:

@@ -29,6 +29,8 @@ class BuildConfig:
         held_out_groups: groups of families (see `data_builders/groups.py`) that only `test_tasks` holds.
         held_out_templates, test_documents, validation_documents: shares in [0, 1).
         per_document: examples of one family from one document at most; a large corpus is asked for fewer (`quota`).
+        turns_per_document: training rows of a document are joined into conversations of up to so many turns, those
+            about one text first; 1 joins none.
         rows_per_family: training rows of one family at most.
         answer_words_per_family: words in the training answers of one family at most, so that a family with long
             answers does not own the loss.
@@ -52,6 +54,7 @@ class BuildConfig:
     test_documents: float = 0.15
     validation_documents: float = 0.05
     per_document: int = 6
+    turns_per_document: int = 1
     rows_per_family: int = 600
     answer_words_per_family: int = 12_000
     weights: dict[str, float] = field(default_factory=dict)
@@ -91,8 +94,8 @@ class BuildConfig:
             raise UserError("corpus: must be a folder, a file, or `python`; it is empty")
         if SYNTHESIZED in self.families and not self.synthesize:
             raise UserError(f"families: {SYNTHESIZED!r} needs a model that writes; give --synthesize MODEL")
-        counts = ("per_document", "rows_per_family", "answer_words_per_family", "heldout_rows_per_family")
-        for key in (*counts, "synthesize_rows"):
+        counts = ("per_document", "turns_per_document", "rows_per_family", "answer_words_per_family")
+        for key in (*counts, "heldout_rows_per_family", "synthesize_rows"):
             if getattr(self, key) < 1:
                 raise UserError(f"{key}: must be 1 or more, not {getattr(self, key)}")
         for name, weight in self.weights.items():

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_builders.config import BuildConfig
+from data_builders.conversations import text_of
 from data_builders.documents import Document, Skipped, Unreadable, read
 from data_builders.families import Example, Family
 from data_builders.quota import Quota
@@ -39,8 +40,8 @@ EXAMPLES = pa.schema(
         pa.field("words", pa.int64()),
     ]
 )
-"""A mined example: index of its unit in the shard; `example` and `source` are JSON; `key` is `key_of` it;
-`words` counts its answer's."""
+"""A mined example: index of its unit in the shard; `example` and `source` are JSON; `key` is what the balance
+chooses it by; `words` counts its answer's."""
 
 UNITS = pa.schema(
     [
@@ -99,19 +100,29 @@ def key_of(seed: int, family: str, source: bytes, packed: bytes) -> int:
     return int.from_bytes(digest, "big")
 
 
+def balance_key(key: int, seed: int, unit: str, example: Example, language: str) -> int:
+    """An example's key, led by a hash of the text that it asks about: then families keep examples about one text."""
+    found = text_of(example, language)
+    return hashed(seed, "text", unit, found[0]) >> 16 << 16 | key >> 48 if found else key
+
+
 def mine(
     document: Document, config: BuildConfig, quota: Quota | None = None
 ) -> Iterator[tuple[Family, Example | Exception]]:
     """Every family's examples from one document, `per_document` each at most, or what the quota says.
 
-    A family that raises on a document yields the exception in its place; the other families go on.
+    A family that raises on a document yields the exception in its place; the other families go on. For conversations
+    a quota asks all of few documents, the same ones for every family, instead of few of all.
     """
     rng = random.Random(0)
+    place = hashed(config.seed, "quota", document.unit) / 2**64 if config.turns_per_document > 1 else 0.0
     for family in config.mined_families:
         if family.kind == document.kind and family.wordings(document.language):
             rng.seed(hashed(config.seed, family.name, document.path, document.start, document.sha256))
             try:
                 most = quota.of(family.name) if quota else config.per_document
+                if config.turns_per_document > 1:
+                    most = config.per_document if place < most / config.per_document else 0
                 for example in islice(family.mine(document, rng), most):
                     yield family, example
             except Exception as error:  # a bug in one family must not cost the build
@@ -197,6 +208,8 @@ class _Shard:
                 self.labels[family.name][example.answer] += 1
             source, packed = pack_source(document, example), pack(example)
             key = key_of(self.config.seed, family.name, source, packed)
+            if self.config.turns_per_document > 1:
+                key = balance_key(key, self.config.seed, document.unit, example, document.language or "")
             words = count_words(example.answer)
             self.examples.add(unit.index, family.name, document.language, packed, source, key, words)
         unit.examples += found.total()

@@ -296,7 +296,8 @@ def _run_stages(
         synthesize(mined, sides, partial / "asked.jsonl", shards, config, synthesizer)
     stage("rendering", lambda rank: render_shard(mined, sides, rendered, rank, config), rendered, "rows")
     drop_overlaps(rendered, shards, repeats="duplicate" in config.gates)
-    stage("writing", lambda rank: write_shard(rendered, folder, written, rank), written, "rows")
+    turns = config.turns_per_document
+    stage("writing", lambda rank: write_shard(rendered, folder, written, rank, turns), written, "rows")
     manifest = _summarise(config, mined, rendered, written, folder, shards, facts)
     if synthesizer:
         texts = read_written(sides)

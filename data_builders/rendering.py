@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_builders.config import BuildConfig
+from data_builders.conversations import RENDERED, shown, topics, with_conversations
 from data_builders.families import Example, Family, Template
 from data_builders.gates import rejected_by
 from data_builders.mining import BATCH, key_of, unpack
@@ -33,8 +34,23 @@ from instructrec.core.schema import (
     TEST_DOCUMENTS,
     TEST_TASKS,
     TEST_TEMPLATES,
+    TRAIN,
     instruction_id,
 )
+
+
+class Rendered(NamedTuple):
+    """A row of `split`, its `values` in the order of `INSTRUCTION`, and what a conversation must know of it.
+
+    `text`, `reference`, `secrets` and `topics` are as in `conversations.RENDERED`.
+    """
+
+    split: str
+    values: tuple[Any, ...]
+    text: str | None
+    reference: str | None
+    secrets: list[str]
+    topics: list[str]
 
 
 class Renderer:
@@ -97,8 +113,8 @@ class Renderer:
 
     def rows(
         self, family_name: str, language: str, packed: bytes, source: bytes, side: str | None
-    ) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        """(split, values in the order of `INSTRUCTION`) for every row that one mined example becomes."""
+    ) -> Iterator[Rendered]:
+        """Every row that one mined example becomes."""
         family = self.families[family_name]
         key = key_of(self.config.seed, family_name, source, packed)
         if side is None:
@@ -135,7 +151,9 @@ class Renderer:
                 continue
             messages = [{"role": "user", "content": prompt}]
             spans = orjson.loads(source)
-            yield (
+            talks = self.config.turns_per_document > 1 and split == TRAIN
+            text, reference = (talks and shown(example, language, prompt)) or (None, None)
+            yield Rendered(
                 split,
                 (
                     instruction_id(spans, family_name, template.name, messages, completion),
@@ -153,6 +171,10 @@ class Renderer:
                     json.dumps(example.checks) if example.checks else None,
                     spans,
                 ),
+                text,
+                reference,
+                (example.options or [example.answer]) if talks else [],
+                topics(example, text) if talks else [],
             )
 
 
@@ -201,7 +223,7 @@ def contamination(paths: tuple[str, ...]) -> Any:
 
 
 def render_shard(mined: Path, plan: Path, folder: Path, rank: int, config: BuildConfig) -> None:
-    """Render one mined shard: `RANK.rows.parquet` with a column `split`, `RANK.prompts.npy`, and last `RANK.json`.
+    """Render one mined shard: `RANK.rows.parquet`, `RANK.prompts.npy`, and last `RANK.json`.
 
     `plan` holds `limits.json`, [family, side, largest key kept], `majorities.json`, [family, answer, share kept], and
     `RANK.json`: the side of each unit in order, null for a near duplicate. What a model wrote is there too.
@@ -214,41 +236,39 @@ def render_shard(mined: Path, plan: Path, folder: Path, rank: int, config: Build
     renderer = Renderer(config, limits, contamination(config.decontaminate), majorities, texts)
     sides = json.loads((plan / f"{rank:05d}.json").read_text())
     prompts: list[int] = []
-    with atomic(folder / f"{rank:05d}.rows.parquet") as temporary:
-        schema = pa.schema([*INSTRUCTION, pa.field("split", pa.string())])
-        with pq.ParquetWriter(temporary, schema, compression="zstd", compression_level=1) as writer:
-            buffer: list[tuple[Any, ...]] = []
+    with (
+        atomic(folder / f"{rank:05d}.rows.parquet") as temporary,
+        pq.ParquetWriter(temporary, RENDERED, compression="zstd", compression_level=1) as writer,
+    ):
+        buffer: list[tuple[Any, ...]] = []
 
-            def flush() -> None:
-                if buffer:
-                    columns = zip(*buffer, strict=True)
-                    arrays = [pa.array(list(c), field.type) for c, field in zip(columns, schema, strict=True)]
-                    writer.write_batch(pa.record_batch(arrays, schema=schema))
-                    buffer.clear()
+        def flush() -> None:
+            if buffer:
+                columns = zip(*buffer, strict=True)
+                arrays = [pa.array(list(c), field.type) for c, field in zip(columns, RENDERED, strict=True)]
+                writer.write_batch(pa.record_batch(arrays, schema=RENDERED))
+                buffer.clear()
 
-            for batch in pq.ParquetFile(mined / f"{rank:05d}.examples.parquet").iter_batches(BATCH):
-                entries = zip(*(batch[name].to_pylist() for name in ("family", "unit", "key")), strict=True)
-                kept = [i for i, (name, unit, key) in enumerate(entries) if renderer.keeps(name, sides[unit], key)]
-                chosen = batch.take(pa.array(kept, pa.int64())).drop_columns(["key", "words"])
-                for unit, *example in zip(*(c.to_pylist() for c in chosen.columns), strict=True):
-                    family, language, packed, source = example
-                    for split, values in renderer.rows(family, language, packed, source, sides[unit]):
-                        prompts.append(hashed(values[1][0]["content"]))
-                        buffer.append((*values, split))
-                    if len(buffer) >= BATCH:
-                        flush()
-            flush()
+        for batch in pq.ParquetFile(mined / f"{rank:05d}.examples.parquet").iter_batches(BATCH):
+            entries = zip(*(batch[name].to_pylist() for name in ("family", "unit", "key")), strict=True)
+            kept = [i for i, (name, unit, key) in enumerate(entries) if renderer.keeps(name, sides[unit], key)]
+            chosen = batch.take(pa.array(kept, pa.int64())).drop_columns(["key", "words"])
+            for unit, *example in zip(*(c.to_pylist() for c in chosen.columns), strict=True):
+                family, language, packed, source = example
+                for split, values, *about in renderer.rows(family, language, packed, source, sides[unit]):
+                    prompts.append(hashed(values[1][0]["content"]))
+                    buffer.append((*values, split, unit, *about))
+                if len(buffer) >= BATCH:
+                    flush()
+        flush()
     with atomic(folder / f"{rank:05d}.prompts.npy") as temporary, temporary.open("wb") as file:
         np.save(file, np.array(prompts, np.uint64))
     write_json(folder / f"{rank:05d}.json", {"rows": len(prompts)} | renderer.rejects.record())
 
 
-def write_shard(rendered: Path, folder: Path, marks: Path, rank: int) -> None:
-    """Write one shard's rows but the dropped ones: `SPLIT/RANK.parquet` in `folder`, last `RANK.json` in `marks`."""
+def _not_dropped(rendered: Path, rank: int, rejects: Rejects) -> Iterator[pa.Table]:
+    """One shard's rows in batches, without the dropped ones, which `rejects` gets."""
     dropped = dict(json.loads((rendered / f"{rank:05d}.dropped.json").read_text()))
-    counts: Counter[tuple[str, str, str]] = Counter()
-    rejects = Rejects()
-    writers: dict[str, pq.ParquetWriter] = {}
     number = 0
     for batch in pq.ParquetFile(rendered / f"{rank:05d}.rows.parquet").iter_batches(BATCH):
         table = pa.Table.from_batches([batch])
@@ -257,10 +277,22 @@ def write_shard(rendered: Path, folder: Path, marks: Path, rank: int) -> None:
         for row, gate in zip(table.filter(gates.is_valid()).to_pylist(), gates.drop_null().to_pylist(), strict=True):
             prompt, answer = row["prompt"][-1]["content"], row["completion"][0]["content"]
             rejects.add(row["family"], gate, int(row["id"][:16], 16), prompt, answer, row["source"])
-        table = table.filter(gates.is_null())
+        yield table.filter(gates.is_null())
+
+
+def write_shard(rendered: Path, folder: Path, marks: Path, rank: int, turns: int) -> None:
+    """Write one shard's rows but the dropped ones: `SPLIT/RANK.parquet` in `folder`, last `RANK.json` in `marks`.
+
+    Training rows become conversations of up to `turns` turns, if those are more than one.
+    """
+    counts: Counter[tuple[str, str, str]] = Counter()
+    rejects = Rejects()
+    writers: dict[str, pq.ParquetWriter] = {}
+    tables = _not_dropped(rendered, rank, rejects)
+    for table in with_conversations(tables, turns, BATCH) if turns > 1 else tables:
         splits = table["split"].to_pylist()
         counts.update(zip(splits, table["family"].to_pylist(), table["language"].to_pylist(), strict=True))
-        rows = table.drop_columns(["split"]).cast(INSTRUCTION)
+        rows = table.select(INSTRUCTION.names).cast(INSTRUCTION)
         for split in SPLITS:
             chosen = rows.filter(pa.array([name == split for name in splits], pa.bool_()))
             if len(chosen):

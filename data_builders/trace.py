@@ -8,12 +8,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow.parquet as pq
 
 from data_builders.config import BuildConfig
+from data_builders.conversations import as_turn
 from data_builders.documents import PYTHON, Document, Fields, Skipped, Unreadable, corpus_files, read
 from data_builders.families import Example
 from data_builders.mining import mine, pack, pack_source, source_of
@@ -29,6 +31,7 @@ from instructrec.core.schema import (
     VALIDATION,
     Manifest,
     check_instruction,
+    check_turn,
     read_manifest,
     read_split,
     split_files,
@@ -235,6 +238,22 @@ def _row_at(folder: Path, split: str, number: int) -> dict[str, Any]:
     raise IndexError(number)
 
 
+def turns_before(folder: Path, split: str, row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a conversation's earlier turns, in order; none for a single turn.
+
+    Raises:
+        UserError: they do not lead up to the row.
+    """
+    if not row["turn"]:
+        return []
+    names = (other["conversation"] for other in read_split(folder, split, ["conversation"]))
+    numbers = [number for number, name in enumerate(names) if name == row["conversation"]]
+    turns = [_row_at(folder, split, number) for number in numbers[: row["turn"]]]
+    for previous, turn in pairwise([*turns, row]):
+        check_turn(turn, previous, f"{folder}, split {split}")
+    return turns
+
+
 @dataclass(frozen=True, slots=True)
 class Rederived:
     """What came of deriving a row again.
@@ -257,8 +276,9 @@ def rederive(
 ) -> Rederived:
     """Derive a row again: mine the documents, word each example of its span as the build does, compare every column.
 
-    Which side of the hold-out a document is on is a choice about the whole corpus, so that all sides are tried. What a
-    model wrote is not written again but looked up.
+    Which side of the hold-out a document is on is a choice about the whole corpus, so that all sides are tried. So is
+    what stands before a turn of a conversation: earlier turns are taken as given, and derive again from their own rows.
+    What a model wrote is not written again but looked up.
 
     Args:
         row: as the set holds it.
@@ -333,8 +353,13 @@ def _compared(
     renderer = Renderer(config, {}, texts=texts)
     source = pack_source(document, example)
     for side in (TRAIN, VALIDATION, TEST):
-        for _, values in renderer.rows(row["family"], document.language or "", pack(example), source, side):
-            yield _differences(row, dict(zip(INSTRUCTION.names, values, strict=True)))
+        for rendered in renderer.rows(row["family"], document.language or "", pack(example), source, side):
+            now = dict(zip(INSTRUCTION.names, rendered.values, strict=True))
+            if row["turn"] is not None:
+                about = {"text": rendered.text, "reference": rendered.reference}
+                turn = as_turn(now | about, row["conversation"], row["turn"], row["prompt"][:-1])
+                now = {name: turn[name] for name in INSTRUCTION.names}
+            yield _differences(row, now)
     for (_, gate), _n in renderer.rejects.counts.items():
         notes[f"gate: {gate} rejects it"] += 1
 
@@ -383,6 +408,8 @@ def trace(folder: Path, prefix: str, corpus: str | None) -> tuple[str, bool]:
         f"wording    {row['template']} ({row['language']})",
         *_writer(row, manifest, written),
     ]
+    if row["turn"] is not None:
+        lines.append(f"turn       {row['turn']} of conversation {row['conversation']}")
     for entry in row["source"]:
         raw.verify(entry)
     spans = raw.spans(row["source"], MOST_SHOWN)
@@ -404,22 +431,26 @@ def trace(folder: Path, prefix: str, corpus: str | None) -> tuple[str, bool]:
     lines.append("")
     for message in (*row["prompt"], *row["completion"]):
         lines += _block(message["role"], message["content"])
-    places = dict.fromkeys(raw.place(entry) for entry in row["source"])
-    documents = (
-        document
-        for path, name in places
-        for document in read(path, name, config.document_licence, fields=config.record_fields)
-    )
-    result = rederive(row, documents, config, Texts(written))
+    masked, differences = 0, []
+    for turn in (*turns_before(folder, split, row), row):
+        result = rederive(turn, _documents(turn, raw, config), config, Texts(written))
+        masked += result.masked
+        said = "" if turn is row else f"turn {turn['turn']} (row {turn['id']}): "
+        differences += [f"  {said}{difference}" for difference in result.differences]
     lines.append("")
-    if result.masked:
-        lines.append(f"masked     {result.masked} secrets or personal data, by the privacy gate")
-    if result.identical:
-        lines.append("re-derived: identical")
+    if masked:
+        lines.append(f"masked     {masked} secrets or personal data, by the privacy gate")
+    if differences:
+        lines += ["NOT re-derivable:", *differences, *(f"  {text}" for text in _version_changes(manifest))]
     else:
-        lines += ["NOT re-derivable:", *(f"  {difference}" for difference in result.differences)]
-        lines += [f"  {text}" for text in _version_changes(manifest)]
-    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", "\n".join(lines)), result.identical
+        lines.append("re-derived: identical")
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", "\n".join(lines)), not differences
+
+
+def _documents(row: dict[str, Any], raw: RawFiles, config: BuildConfig) -> Iterator[Document | Skipped]:
+    """The documents of a row's files."""
+    for path, name in dict.fromkeys(raw.place(entry) for entry in row["source"]):
+        yield from read(path, name, config.document_licence, fields=config.record_fields)
 
 
 def _writer(row: dict[str, Any], manifest: Manifest, written: list[Written]) -> Iterator[str]:

@@ -57,6 +57,9 @@ def build(
     test_documents: Annotated[float | None, typer.Option(help="Share of documents kept for testing.")] = None,
     validation_documents: Annotated[float | None, typer.Option(help="Share of documents for validation.")] = None,
     per_document: Annotated[int | None, typer.Option(help="Examples per family and document at most.")] = None,
+    turns_per_document: Annotated[
+        int | None, typer.Option(help="Join training rows of a document into conversations of so many turns at most.")
+    ] = None,
     rows_per_family: Annotated[int | None, typer.Option(help="Training rows per family at most.")] = None,
     heldout_rows_per_family: Annotated[int | None, typer.Option(help="Rows per family in other splits.")] = None,
     answer_words_per_family: Annotated[
@@ -107,6 +110,7 @@ def build(
         "test_documents": test_documents,
         "validation_documents": validation_documents,
         "per_document": per_document,
+        "turns_per_document": turns_per_document,
         "rows_per_family": rows_per_family,
         "heldout_rows_per_family": heldout_rows_per_family,
         "answer_words_per_family": answer_words_per_family,

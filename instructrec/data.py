@@ -5,8 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from instructrec.core.errors import UserError
 from instructrec.core.files import fingerprint
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 QUICKSTART_SET = "outputs/quickstart/set"
 """The default set: mined from what every Python carries, built on first use."""
+
+NOT_SUPERVISED = -100
+"""The label of a token that no loss is computed on."""
 
 MOST_NAMED = 3
 """Pairs of rows that an error names."""
@@ -105,6 +109,8 @@ def check_hold_out(folder: Path) -> None:
 def load_set(name: str, max_rows: int | None = None) -> dict[str, Dataset]:
     """The training and validation rows of an instruction set as `datasets`, after the hold-out contract was checked.
 
+    A conversation is one of them: its last row, whose prompt holds all of it.
+
     Args:
         name: its folder.
         max_rows: keep that many training rows, chosen by a fixed shuffle.
@@ -129,6 +135,58 @@ def load_set(name: str, max_rows: int | None = None) -> dict[str, Dataset]:
             data[split] = datasets.Dataset.from_parquet([str(path) for path in split_files(folder, split)])
         else:  # which `datasets` refuses to read
             data[split] = datasets.Dataset(INSTRUCTION.empty_table())
+    names = list(data[TRAIN]["conversation"])
+    last = [i for i, name in enumerate(names) if name is None or [name] != names[i + 1 : i + 2]]
+    if len(last) < len(names):
+        data[TRAIN] = data[TRAIN].select(last)
     if max_rows is not None:
         data[TRAIN] = data[TRAIN].shuffle(seed=0).select(range(min(max_rows, len(data[TRAIN]))))
     return data
+
+
+def trainable(train: Dataset, validation: Dataset | None, tokenizer: Any) -> tuple[Dataset, Dataset | None]:
+    """Training and validation rows as a trainer takes them that supervises every answer and nothing else.
+
+    Single turns are left to TRL. It could train on the answers of conversations only with a chat template that marks
+    what the assistant says, which few have. So their tokens are made here, as TRL makes those of a single turn: an
+    answer is what the template adds to the messages before it.
+
+    Returns:
+        `prompt` and `completion`; with conversations `input_ids` and `labels`, the latter -100 where nothing is
+        supervised.
+
+    Raises:
+        UserError: the template renders a turn otherwise once others follow it (as those do that leave out earlier
+            thinking), so that a conversation cannot be one sequence.
+    """
+
+    if not any(turn is not None for turn in train["turn"]):
+        columns = ["prompt", "completion"]
+        return train.select_columns(columns), validation and validation.select_columns(columns)
+
+    def tokens(messages: list[dict[str, str]], ask: bool = False) -> list[int]:
+        rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=ask, return_dict=True)
+        return list(rendered["input_ids"])
+
+    def supervised(row: dict[str, Any]) -> dict[str, list[int]]:
+        messages = row["prompt"] + row["completion"]
+        # Outside a conversation, what the assistant said before is given, not learnt.
+        answers = range(len(messages)) if row["turn"] is not None else [len(messages) - 1]
+        whole = tokens(messages)
+        labels = [NOT_SUPERVISED] * len(whole)
+        for place in (place for place in answers if messages[place]["role"] == "assistant"):
+            asked, answered = tokens(messages[:place], ask=True), tokens(messages[: place + 1])
+            if answered != whole[: len(answered)]:
+                raise UserError(
+                    f"row {row['id']}: the tokenizer's chat template changes earlier turns of a conversation; build "
+                    "the set with --turns-per-document 1"
+                )
+            first = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(asked, answered, strict=False)))
+            labels[first : len(answered)] = whole[first : len(answered)]
+        return {"input_ids": whole, "labels": labels}
+
+    columns = train.column_names
+    return (
+        train.map(supervised, remove_columns=columns),
+        validation and validation.map(supervised, remove_columns=columns),
+    )

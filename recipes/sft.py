@@ -33,7 +33,8 @@ class DataArguments:
         default="outputs/quickstart/set", metadata={"help": "Folder of an instruction set (`instructrec build`)."}
     )
     max_train_rows: int | None = field(
-        default=None, metadata={"help": "Train on that many rows, chosen by a fixed shuffle; default: all."}
+        default=None,
+        metadata={"help": "Train on that many rows or whole conversations, chosen by a fixed shuffle; default: all."},
     )
 
 
@@ -49,7 +50,7 @@ def main() -> None:
     from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config, get_quantization_config
 
     from instructrec.core.schema import read_manifest
-    from instructrec.data import load_set
+    from instructrec.data import load_set, trainable
     from instructrec.lineage import read_lineage, weights_sha256, write_lineage
     from instructrec.models import EMBEDDED, load_tokenizer, name_base, resolve_model, trainable_on_cpu
     from instructrec.training import ProgressLine, held_out, prepare_output, tidy
@@ -69,16 +70,17 @@ def main() -> None:
     given["dataset_fingerprint"] = read_manifest(Path(data.dataset_name))["fingerprint"]
     checkpoint = prepare_output(output, given, state.is_main_process)
     state.wait_for_everyone()
+    with state.main_process_first():
+        rows, validation = trainable(dataset["train"], validation, tokenizer)
 
     args.model_init_kwargs = {"dtype": model.dtype, "attn_implementation": model.attn_implementation}
     args.disable_tqdm = True
     args.include_num_input_tokens_seen = "non_padding"
-    columns = ["prompt", "completion"]
     trainer = SFTTrainer(
         model=str(folder),
         args=args,
-        train_dataset=dataset["train"].select_columns(columns),
-        eval_dataset=validation and validation.select_columns(columns),
+        train_dataset=rows,
+        eval_dataset=validation,
         processing_class=tokenizer,
         quantization_config=get_quantization_config(model),
         peft_config=get_peft_config(model),
@@ -110,7 +112,7 @@ def main() -> None:
             training={
                 "tokens": trainer.state.num_input_tokens_seen,
                 "steps": trainer.state.global_step,
-                "rows": len(dataset["train"]),
+                "rows": len(rows),
                 "loss": result.training_loss,
                 "processes": state.num_processes,
                 "trainable_parameters": trainer.get_num_trainable_parameters(),

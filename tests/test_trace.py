@@ -38,8 +38,8 @@ def derived(place: Path, name: str, config: BuildConfig) -> list[dict]:
                 assert not isinstance(example, Exception)
                 text = pack_source(document, example)
                 renderer = Renderer(config, {}, None)
-                for _, values in renderer.rows(family.name, document.language, pack(example), text, "train"):
-                    found.append(dict(zip(INSTRUCTION.names, values, strict=True)))
+                for rendered in renderer.rows(family.name, document.language, pack(example), text, "train"):
+                    found.append(dict(zip(INSTRUCTION.names, rendered.values, strict=True)))
     return found
 
 

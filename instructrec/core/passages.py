@@ -115,7 +115,10 @@ class Passages:
         self._train.forget(ids)
 
     def _add(self, rows: _Rows, row: dict[str, Any]) -> None:
-        text = normalise("\n".join(message["content"] for message in row["prompt"]))
+        messages = row["prompt"]
+        if row.get("turn"):  # what a conversation is about is in its first message; the turns between are rows too
+            messages = [messages[0], messages[-1]]
+        text = normalise("\n".join(message["content"] for message in messages))
         rows.add(row["id"], self._wordings.setdefault(row["template"], len(self._wordings)), text)
 
     def leaks(self) -> list[Leak]:

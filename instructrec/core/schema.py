@@ -296,6 +296,25 @@ def check_instruction(row: dict[str, Any], where: str) -> None:
             raise UserError(f"{where}: source span {span['start']}..{span['end']} of {span['path']} is not a range")
 
 
+def check_turn(row: dict[str, Any], previous: dict[str, Any] | None, where: str) -> None:
+    """Raise `UserError` unless a row that continues a conversation follows the turn before it and its prompt holds it.
+
+    Args:
+        previous: the row before it in the file, null for the first.
+    """
+    if not row["turn"]:
+        return
+    if (
+        previous is None
+        or (previous["conversation"], previous["turn"]) != (row["conversation"], row["turn"] - 1)
+        or row["prompt"][:-1] != previous["prompt"] + previous["completion"]
+    ):
+        raise UserError(
+            f"{where} (id {row['id']}): turn {row['turn']} of conversation {row['conversation']!r} does not continue "
+            "the row before it; turns stand together in order from 0, and each prompt holds all turns before it"
+        )
+
+
 def check_choices(row: dict[str, Any], where: str) -> None:
     """Raise `UserError` unless options are two or more with the targets among them, and checks are known ones."""
     choices = row.get("choices")
@@ -336,10 +355,13 @@ def read_split(folder: Path, split: str, columns: list[str] | None = None) -> It
             odd = [n for n in INSTRUCTION.names if n not in names] + [n for n in names if n not in INSTRUCTION.names]
             raise UserError(f"{path}: columns do not fit the contract ({', '.join(odd) or 'types differ'})")
         number = 0
+        previous = None
         for batch in file.iter_batches(batch_size=1024, columns=columns):
             for row in batch.to_pylist():
                 if columns is None:
                     check_instruction(row, f"{path}, row {number}")
+                    check_turn(row, previous, f"{path}, row {number}")
+                    previous = row
                 number += 1
                 yield row
 

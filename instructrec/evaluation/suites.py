@@ -84,7 +84,8 @@ def load_suites(names: list[str], max_items: int, shots: int = 0) -> dict[str, l
 
     A set's folder gives its four rungs, a split's folder that split, and a file, or a folder of tasks or of raw text,
     its items (see `formats.read_items`). `user/dataset` that is no path is read from the Hub. A sample of a set is
-    drawn by row id, which is a hash, so it is the same everywhere.
+    drawn by row id, which is a hash, so it is the same everywhere. Every item is asked alone: of a conversation only
+    the first turn is one.
 
     Raises:
         UserError: nothing readable under that name, an item that breaks the contract (file and line named), or too few
@@ -110,7 +111,9 @@ def load_suites(names: list[str], max_items: int, shots: int = 0) -> dict[str, l
         folder, splits = (path, RUNGS) if whole_set else (path.parent, (path.name,))
         read_manifest(folder)
         for split in splits:
-            items = sorted((from_row(row) for row in read_split(folder, split)), key=lambda item: item.id)
+            items = sorted(
+                (from_row(row) for row in read_split(folder, split) if not row["turn"]), key=lambda item: item.id
+            )
             if items:
                 add(split, items)
             elif not whole_set:
