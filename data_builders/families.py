@@ -42,6 +42,8 @@ ROOMS = ("text", "code", "translation", "media")
 MARKS = {"letter": "ABCDEFGHIJ", "number": "123456789"}
 """Wordings whose `answer` is one of these mark the options and are answered by the mark."""
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
+
 T = TypeVar("T")
 
 
@@ -168,7 +170,7 @@ def load_templates(path: Path, family: str) -> dict[str, list[Template]]:
         UserError: the file is missing, is not of this form, or a wording is not valid Jinja; the message names both.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"{path}: no readable template file for family {family!r} ({error})") from None
     if not isinstance(data, dict) or not all(isinstance(wordings, dict) for wordings in data.values()):

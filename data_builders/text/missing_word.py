@@ -26,35 +26,33 @@ _SMALL = frozenset(
 )
 
 
-def _neighbours(text: str, place: re.Match[str]) -> tuple[str, str]:
-    """The words before and after."""
-    return text[: place.start()].split()[-1], text[place.end() :].split()[0]
+def _gaps(text: str) -> list[re.Match[str]]:
+    """The places of words that the text has three times."""
+    if not any(text.count(word) >= 3 for word in set(_WORD.findall(text)) - _SMALL):
+        return []  # which is cheaper to see than to count the words
+    counts = Counter(words(text))
+    return [place for place in _WORD.finditer(text) if place[0] not in _SMALL and counts[place[0]] >= 3]
 
 
 def mine(document: Document, rng: random.Random) -> Iterator[Example]:
     found = list(tries(document, rng))
-    before: dict[str, set[str]] = defaultdict(set)
-    after: dict[str, set[str]] = defaultdict(set)
+    gaps = [(passage, places) for passage in found if (places := _gaps(passage.text)) and is_plain(passage.text)]
+    if not gaps:
+        return
+    known = found[:8]
+    near = " | ".join(f" {passage.text} " for passage in known).replace("\n", " ")
     # Alike in ending, so that grammar alone does not give the answer away.
     alike: dict[str, list[str]] = defaultdict(list)
-    for passage in found[:8]:
-        for place in _WORD.finditer(passage.text):
-            left, right = _neighbours(passage.text, place)
-            if place[0] not in before and place[0] not in _SMALL:
-                alike[place[0][-2:]].append(place[0])
-            before[place[0]].add(left)
-            after[place[0]].add(right)
-    for passage in found:
-        text = passage.text
-        counts = Counter(words(text))
-        places = [place for place in _WORD.finditer(text) if place[0] not in _SMALL and counts[place[0]] >= 3]
-        if not places or not is_plain(text):
-            continue
+    for word in dict.fromkeys(word for passage in known for word in _WORD.findall(passage.text)):
+        if word not in _SMALL:
+            alike[word[-2:]].append(word)
+    for passage, places in gaps:
+        text, folded = passage.text, passage.text.lower()
         gap = rng.choice(places)
-        left, right = _neighbours(text, gap)
+        left, right = text[: gap.start()].split()[-1], text[gap.end() :].split(maxsplit=1)[0]
         # Of the other words, none stands in the text, and none is known to stand beside the same word.
-        others = [word for word in alike[gap[0][-2:]] if word[:STEM] not in text.lower()]
-        others = [word for word in others if left not in before[word] and right not in after[word]]
+        others = [word for word in alike[gap[0][-2:]] if word[:STEM] not in folded]
+        others = [word for word in others if f" {left} {word} " not in near and f" {word} {right} " not in near]
         options = with_options(gap[0], others, rng)
         if options is not None and len(options) >= 3:
             asked = f"{text[: gap.start()]}____{text[gap.end() :]}"

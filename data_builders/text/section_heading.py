@@ -22,6 +22,8 @@ def mine(document: Document, rng: random.Random) -> Iterator[Example]:
         # The passage names what its heading names, and less of what any other one does.
         given = terms(passage.text)
         shared = len(given & terms(heading.text))
+        if not shared:
+            continue
         options = with_options(heading.text, [h for h in headings if len(given & terms(h)) < shared], rng)
         if options is None or len(options) < 3:
             continue

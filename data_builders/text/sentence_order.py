@@ -31,12 +31,11 @@ def _chained(sentences: list[str]) -> int:
 
     A sentence does so if it begins as if it went on and has a term that is new in the sentence before.
     """
-    if _GOES_ON.match(sentences[0]) or _LEANS.search(sentences[0]):
+    if len(sentences) < 3 or _GOES_ON.match(sentences[0]) or _LEANS.search(sentences[0]):
         return 0
     known: frozenset[str] = frozenset()
     for i, (before, sentence) in enumerate(pairwise(sentences), start=1):
-        new = terms(before) - known
-        if not _GOES_ON.match(sentence) or new.isdisjoint(terms(sentence)):
+        if not _GOES_ON.match(sentence) or (terms(before) - known).isdisjoint(terms(sentence)):
             return i
         known |= terms(before)
     return len(sentences)
