@@ -36,8 +36,9 @@ lint: setup ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup ## the benchmarks; results go to benchmarks/results
-	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+bench: setup ## the benchmarks of speed; results go to benchmarks/results
+	$(BIN)/python benchmarks/build.py
+	$(BIN)/python benchmarks/evaluate.py
 
 clean: ## remove what the commands above made, except outputs
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -161,6 +161,7 @@ def draw(entries: list[dict], path: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False)
     figure.savefig(path, dpi=120)
+    pyplot.close(figure)
 
 
 def main() -> None:

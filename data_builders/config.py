@@ -12,8 +12,10 @@ from data_builders.families import Family, families
 from data_builders.gates import GATE_NAMES
 from data_builders.groups import GROUPS, HELD_OUT_GROUPS
 from data_builders.readers.formats import TEXT
+from data_builders.splits import TEST
 from data_builders.written import SYNTHESIZED
 from instructrec.core.errors import UserError, nearest
+from instructrec.core.schema import TRAIN, VALIDATION
 
 
 @dataclass(frozen=True)
@@ -122,14 +124,13 @@ class BuildConfig:
         return self.licence or ("PSF-2.0" if self.corpus == PYTHON else "unknown")
 
     @property
-    def examples_wanted(self) -> float:
-        """Examples of a family that the balance can use: enough for the maximum of every split."""
-        train = 1 - self.test_documents - self.validation_documents
-        wanted = [max([1.0, *self.weights.values()]) * self.rows_per_family / train]
-        wanted += [
-            self.heldout_rows_per_family / share for share in (self.test_documents, self.validation_documents) if share
+    def examples_wanted(self) -> list[tuple[str, float, float]]:
+        """(side, its share of the documents, examples of a family that the balance can use from it)."""
+        held = [(TEST, self.test_documents), (VALIDATION, self.validation_documents)]
+        train = max([1.0, *self.weights.values()]) * self.rows_per_family
+        return [(TRAIN, 1 - sum(share for _, share in held), train)] + [
+            (side, share, self.heldout_rows_per_family) for side, share in held
         ]
-        return max(wanted)
 
     def portable(self) -> dict[str, Any]:
         """The config as the manifest shows it: corpus and evaluations by name, without their place on this machine."""

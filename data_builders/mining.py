@@ -116,11 +116,12 @@ def mine(
     """
     rng = random.Random(0)
     place = hashed(config.seed, "quota", document.unit) / 2**64 if config.turns_per_document > 1 else 0.0
+    side = quota.side(document.unit) if quota else ""
     for family in config.mined_families:
         if family.kind == document.kind and family.wordings(document.language):
             rng.seed(hashed(config.seed, family.name, document.path, document.start, document.sha256))
             try:
-                most = quota.of(family.name) if quota else config.per_document
+                most = quota.of(family.name, side) if quota else config.per_document
                 if config.turns_per_document > 1:
                     most = config.per_document if place < most / config.per_document else 0
                 for example in islice(family.mine(document, rng), most):
@@ -213,7 +214,7 @@ class _Shard:
             words = count_words(example.answer)
             self.examples.add(unit.index, family.name, document.language, packed, source, key, words)
         unit.examples += found.total()
-        self.quota.see(document.size, found)
+        self.quota.see(document.size, found, self.quota.side(document.unit))
 
     def skip(self, path: str, reason: str, **more: Any) -> None:
         self.skipped.append({"path": path, "reason": reason, **more})

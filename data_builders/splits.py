@@ -55,6 +55,15 @@ def assign_units(
     return [sides[i] for i in first], first.tolist()
 
 
+def likely_side(name: str, seed: int, validation: float, test: float) -> str:
+    """The side on which `assign_units` will put a unit of a large corpus, told from the unit alone.
+
+    The same hash decides, but by its value instead of its rank, so that a few units at the borders change sides.
+    """
+    place = hashed(seed, "document", name) / 2**64
+    return TEST if place < test else VALIDATION if place < test + validation else TRAIN
+
+
 def held_out_templates(family: Family, language: str, seed: int, share: float) -> set[str]:
     """The names of the wordings kept for `test_templates`: a share of those answered by letter and of the others.
 

@@ -10,18 +10,21 @@ from hypothesis import strategies as st
 
 from data_builders.config import BuildConfig
 from data_builders.quota import SURPLUS, Quota
+from data_builders.splits import TEST
+from instructrec.core.schema import TRAIN, VALIDATION
 
 CONFIG = BuildConfig(rows_per_family=80, heldout_rows_per_family=5, test_documents=0.1, validation_documents=0.1)
-WANTED = SURPLUS * 100  # 80 rows from the 80 % of the documents that are for training
+WANTED = SURPLUS * 90  # 80 training rows, and 5 on each of the other sides
 
 
 def run(documents: int, corpus: int, share: float) -> tuple[int, list[int]]:
     """Examples found, and quotas on the way, where every 1/share-th document of 100 bytes holds ten examples."""
     quota, asked = Quota(CONFIG, 100 * documents, corpus), []
     for number in range(documents):
-        asked.append(quota.of("title"))
+        side = quota.side(f"{number}.md")
+        asked.append(quota.of("title", side))
         fruitful = share and number % round(1 / share) == 0
-        quota.see(100, Counter({"title": min(asked[-1], 10)} if fruitful else {}))
+        quota.see(100, Counter({"title": min(asked[-1], 10)} if fruitful else {}), side)
     return quota.found["title"], asked
 
 
@@ -40,14 +43,28 @@ def test_a_large_corpus_is_asked_evenly_in_some_of_its_documents_and_gives_enoug
 
 def test_a_rare_family_is_asked_for_all_everywhere():
     found, asked = run(documents=1000, corpus=100_000, share=1 / 100)
-    assert set(asked[60:]) == {CONFIG.per_document} and found == 10 * CONFIG.per_document
+    sides = [Quota(CONFIG, 0, 0).side(f"{number}.md") for number in range(1000)]
+    assert {n for n, side in zip(asked[60:], sides[60:], strict=True) if side == TRAIN} == {CONFIG.per_document}
+    rare = [side for side in sides[::100] if side == TRAIN]
+    assert CONFIG.per_document * len(rare) <= found <= 10 * CONFIG.per_document
+
+
+def test_each_side_is_asked_for_what_it_can_keep():
+    config = BuildConfig(rows_per_family=100, heldout_rows_per_family=100)
+    quota, found = Quota(config, 1_000_000, 1_000_000), Counter()
+    for number in range(10_000):
+        side = quota.side(f"{number}.md")
+        n = quota.of("title", side)
+        found[side] += n
+        quota.see(100, Counter(title=n), side)
+    assert all(120 <= found[side] <= 150 for side in (TRAIN, VALIDATION, TEST))
 
 
 def test_without_a_known_size_all_is_asked_for():
     quota = Quota(CONFIG, 0, 0)
     for _ in range(100):
-        quota.see(100, Counter(title=6))
-    assert quota.of("title") == CONFIG.per_document
+        quota.see(100, Counter(title=6), TRAIN)
+    assert quota.of("title", TRAIN) == CONFIG.per_document
 
 
 @given(documents=st.integers(100, 3000), share=st.sampled_from([1.0, 0.5, 0.2, 0.1]))
