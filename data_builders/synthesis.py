@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +31,7 @@ from data_builders.mining import unpack
 from data_builders.rendering import held_out, mask_example
 from data_builders.splits import pick
 from data_builders.written import COPIED, FILE, KEPT, SYNTHESIZED, UNLIKELY, UNWRITTEN, Written, write_written
+from instructrec.core.files import append_records, read_records
 from instructrec.core.overlap import ngrams, normalise
 from instructrec.core.privacy import mask
 from instructrec.core.schema import TRAIN
@@ -145,13 +145,7 @@ class _Asked:
 
     def __init__(self, path: Path, identity: dict[str, Any], done: Callable[[int], None]) -> None:
         self.path, self.identity, self.done = path, identity, done
-        self.known: dict[str, list[Any]] = {}
-        for line in path.read_bytes().split(b"\n") if path.exists() else ():
-            try:
-                key, answers = json.loads(line)
-            except ValueError:  # a kill left half a line
-                continue
-            self.known[key] = answers
+        self.known: dict[str, list[Any]] = dict(read_records(path))
 
     def ask(self, function: Callable[[Sequence[Any]], list[Any]], requests: Sequence[Any]) -> list[Any]:
         """What `function` makes of each request; requests of like length share a batch."""
@@ -163,17 +157,11 @@ class _Asked:
             content = json.dumps([self.identity, function.__name__, batch]).encode()
             key = hashlib.sha256(content).hexdigest()
             if key not in self.known:
-                self._keep(key, function(batch))
+                self.known[key] = function(batch)
+                append_records(self.path, [(key, self.known[key])])
             answers |= dict(zip(places, self.known[key], strict=True))
             self.done(len(batch))
         return [answers[i] for i in range(len(requests))]
-
-    def _keep(self, key: str, answers: list[Any]) -> None:
-        self.known[key] = answers
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("\n" + json.dumps([key, answers]) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def synthesize(

@@ -98,7 +98,8 @@ def main() -> None:
     # A set's own rungs need no search: a set whose rungs overlap with its training rows is refused by training.
     asked = {path for name in args.suite for path in (Path(name).resolve(), Path(name).resolve().parent)}
     own = asked & {path.resolve() for path in sets}
-    overlaps = {s: overlap(items, sets) for s, items in suites.items() if sets and not (own and s in SPLITS)}
+    searched = suites if sets and state.is_main_process else {}
+    overlaps = {s: overlap(items, sets) for s, items in searched.items() if not (own and s in SPLITS)}
     with state.main_process_first():
         folder = resolve_model(args.model_name_or_path)
     tokenizer, model = load_tokenizer(folder), load_model(folder, args.dtype)

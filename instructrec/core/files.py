@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,23 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically: sorted keys, two spaces, so that equal values are equal bytes."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def append_records(path: Path, records: Iterable[Any]) -> None:
+    """Append a JSON line for each record to a file that a kill may have left with half a line; on disk on return."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write("\n" + "".join(json.dumps(record) + "\n" for record in records))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_records(path: Path) -> Iterator[Any]:
+    """What `append_records` wrote, without lines that a kill left unfinished; nothing where there is no file."""
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue
 
 
 def sha256_file(path: Path) -> str:

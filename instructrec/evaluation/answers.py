@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from instructrec.core.files import append_records, read_records
 from instructrec.evaluation.scoring import Answered, Scorer
 from instructrec.evaluation.suites import Item
 from instructrec.lineage import weights_sha256
@@ -47,24 +47,16 @@ class AnswerStore:
     def load(self) -> None:
         """Read what all processes have written, but for lines that a kill left unfinished."""
         for path in sorted(self.folder.glob("*.jsonl")):
-            for line in path.read_bytes().split(b"\n"):
-                try:
-                    record = json.loads(line)
-                    key = record.pop("key")
-                    self.known[key] = _answered(record)
-                except (ValueError, KeyError, TypeError):
-                    continue
+            for record in read_records(path):
+                key = record.pop("key")
+                self.known[key] = _answered(record)
 
     def add(self, answers: Iterable[tuple[str, Answered]]) -> None:
         """Keep a batch, on disk when this returns."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write("\n")  # what was killed may have left half a line
-            for key, answered in answers:
-                self.known[key] = answered
-                file.write(json.dumps({"key": key, **asdict(answered)}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        batch = dict(answers)
+        self.known |= batch
+        append_records(self._path, [{"key": key, **asdict(answered)} for key, answered in batch.items()])
 
 
 def _answered(record: dict) -> Answered:
