@@ -20,7 +20,7 @@ import multiprocess
 from datatrove.executor import LocalPipelineExecutor
 from loguru import logger
 
-from instructrec.core.errors import UserError
+from instructrec.core.errors import UserError, check_interrupt
 
 T = TypeVar("T")
 ENGINES = ("local", "ray")
@@ -102,6 +102,7 @@ def run_stage(stage: Stage, logs: Path, workers: int, engine: str) -> None:
     finally:
         done.set()
         watcher.join()
+    check_interrupt()
 
 
 def apart(function: Callable[..., T], *arguments: Any) -> T:

@@ -507,6 +507,28 @@ def test_ctrl_c_says_how_to_go_on(corpus, instruction_set, tmp_path):
     assert content(output) == content(instruction_set)
 
 
+def test_ctrl_c_that_something_swallowed_ends_the_stage(tmp_path):
+    code = f"""
+import os, signal
+from pathlib import Path
+from data_builders.engine import Stage, run_stage
+from instructrec.core.errors import run
+
+folder = Path({str(tmp_path)!r})
+
+def step(rank):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        while True: pass
+    except:
+        (folder / f"{{rank:05d}}.json").write_text('{{"documents": 1}}')
+
+run(lambda: run_stage(Stage("mining", step, [1], folder, "documents"), folder / "logs", 1, "local"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 130 and "run the same command again to resume" in done.stderr
+
+
 @pytest.mark.parametrize("place", ["a-file", "a-file/set"])
 def test_a_place_that_cannot_be_written_is_one_line(corpus, tmp_path, place):
     (tmp_path / "a-file").write_text("in the way")

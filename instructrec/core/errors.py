@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import difflib
 import errno
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable
+from types import FrameType
 
 _PLACES = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 """What the system says of a place that cannot be written: a file in the way, no permission, no space."""
+
+
+_INTERRUPTED = threading.Event()
 
 
 class UserError(Exception):
@@ -21,8 +27,20 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {matches[0]!r}?" if matches else ""
 
 
+def check_interrupt() -> None:
+    """Raise `KeyboardInterrupt` if Ctrl-C was pressed and did not get here, as where a library has a bare `except:`."""
+    if _INTERRUPTED.is_set():
+        raise KeyboardInterrupt
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _INTERRUPTED.set()
+    signal.default_int_handler(number, frame)
+
+
 def run(main: Callable[[], None]) -> None:
     """Call `main` as a command: a `UserError`, or a place that cannot be written, is one line and exit code 2."""
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         main()
     except UserError as error:
