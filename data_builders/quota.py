@@ -39,11 +39,15 @@ class Quota:
             side: (share, SURPLUS * rows * size / max(corpus, 1)) for side, share, rows in config.examples_wanted
         }
         self.documents = self.bytes = 0
-        self.found: Counter[str] = Counter()
         self._found: dict[str, Counter[str]] = {side: Counter() for side in self.sides}
         self.fruitful: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         self._rates: dict[tuple[str, str], float] = {}
+
+    @property
+    def found(self) -> Counter[str]:
+        """The examples of each family that were found, whatever the side."""
+        return sum(self._found.values(), Counter())
 
     def side(self, unit: str) -> str:
         """The side that a document of a unit is probably on."""
@@ -63,7 +67,6 @@ class Quota:
         self.skipped.update(family for family, of in self._rates if of == side and not self.of(family, side))
         self.documents += 1
         self.bytes += size
-        self.found += found
         self._found[side] += found
         self.fruitful.update((+found).keys())
         if self.size and self.documents % REVIEW == 0:

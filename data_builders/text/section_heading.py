@@ -19,11 +19,12 @@ def mine(document: Document, rng: random.Random) -> Iterator[Example]:
         heading = passage.section.heading
         if heading is None or headings.count(heading.text) != 1:
             continue
-        if not any(term in passage.text.lower() for term in terms(heading.text)):
+        folded, own = passage.text.lower(), terms(heading.text)
+        if not any(term in folded for term in own):
             continue  # seen faster than the terms of the passage
         # The passage names what its heading names, and less of what any other one does.
         given = terms(passage.text)
-        shared = len(given & terms(heading.text))
+        shared = len(given & own)
         options = with_options(heading.text, [h for h in headings if len(given & terms(h)) < shared], rng)
         if options is None or len(options) < 3:
             continue
