@@ -20,7 +20,7 @@ import multiprocess
 from datatrove.executor import LocalPipelineExecutor
 from loguru import logger
 
-from instructrec.core.errors import UserError, check_interrupt
+from instructrec.core.errors import UserError, check_interrupt, hold_interrupts, release_interrupts
 
 T = TypeVar("T")
 ENGINES = ("local", "ray")
@@ -38,6 +38,15 @@ class _QuietLocal(LocalPipelineExecutor):
     def run(self) -> Any:
         logger.disable("datatrove")
         return super().run()
+
+    # Between these two datatrove starts a process that it would wait for without end if it were interrupted there.
+    def save_executor_as_json(self) -> None:
+        super().save_executor_as_json()
+        hold_interrupts()
+
+    def get_incomplete_ranks(self, *args: Any, **kwargs: Any) -> Any:
+        release_interrupts()
+        return super().get_incomplete_ranks(*args, **kwargs)
 
 
 def _ray(step: Callable[..., None], shards: int, workers: int, logs: Path) -> None:

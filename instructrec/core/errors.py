@@ -33,6 +33,23 @@ def check_interrupt() -> None:
         raise KeyboardInterrupt
 
 
+def hold_interrupts() -> None:
+    """Let Ctrl-C wait for `release_interrupts`, in a command that `run` called; where a library must not be cut."""
+    if signal.getsignal(signal.SIGINT) is _interrupt and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _remember)
+
+
+def release_interrupts() -> None:
+    """End `hold_interrupts`. Raises `KeyboardInterrupt` if Ctrl-C was pressed meanwhile."""
+    if signal.getsignal(signal.SIGINT) is _remember:
+        signal.signal(signal.SIGINT, _interrupt)
+        check_interrupt()
+
+
+def _remember(number: int, frame: FrameType | None) -> None:
+    _INTERRUPTED.set()
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     _INTERRUPTED.set()
     signal.default_int_handler(number, frame)
