@@ -54,6 +54,18 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class Reply:
+    """What the writer of a mail answers to a quotation: `quoted` without its marks, the answer at `start..end`.
+
+    The places are characters of the document's content.
+    """
+
+    quoted: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Characters `start..end` of a content were made from bytes `first..last` of the raw file (ends exclusive)."""
 
@@ -83,6 +95,9 @@ class Document:
         page: the blocks, where the reader knows them better than `layout.blocks` would.
         places: how `content` maps to bytes, in order, where it is not one by one.
         pairs: the parallel text of a translation file.
+        replies: a mail's answers to what it quotes, in order.
+        paraphrase, simple, summary: the text in other, simpler or fewer words, where a field of the record holds that;
+            no part of `content`.
     """
 
     content: str
@@ -99,6 +114,10 @@ class Document:
     page: tuple[Block, ...] | None = field(default=None, repr=False)
     places: tuple[Place, ...] = field(default=(), repr=False)
     pairs: tuple[Pair, ...] = field(default=(), repr=False)
+    replies: tuple[Reply, ...] = field(default=(), repr=False)
+    paraphrase: str = field(default="", repr=False)
+    simple: str = field(default="", repr=False)
+    summary: str = field(default="", repr=False)
 
     def __hash__(self) -> int:
         return hash((self.path, self.start))  # the generated one would hash every block

@@ -1,5 +1,8 @@
 """Mailboxes: a message is a document with its subject as title; quoted lines, signatures and all headers are left out,
 and e-mail addresses in the text become `<address>`.
+
+What is quoted stands in `Document.replies` with what is answered to it, up to where either names anybody whom the
+headers name.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from data_builders.readers import document as limits
-from data_builders.readers.document import Document, Skipped, with_title
+from data_builders.readers.document import Document, Reply, Skipped, with_title
 from data_builders.readers.files import file_sha256, stream
 from data_builders.readers.html_page import page_blocks
 from data_builders.readers.licences import licence_of
@@ -26,6 +29,9 @@ of the other."""
 
 _PART = re.compile(rb"^content-type:", re.I | re.M)
 _REPLY = re.compile(r"^(?:\s*(?:re|fwd?|aw|sv)\s*(?:\[\d+\])?\s*:|\s*\[[^\]]{1,40}\])+\s*", re.I)
+_QUOTED = re.compile(r"> ?(?!\s*>)(.*)")
+_PARAGRAPH = re.compile(r"(?:^[^\n]*\S[^\n]*(?:\n|\Z))++", re.M)
+_NAME = re.compile(r"[^\W\d_]{2,}")
 _ADDRESS = re.compile(r"<?\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}\b>?")
 
 
@@ -75,16 +81,18 @@ def _message(
         if len(_PART.findall(raw)) > MOST_PARTS:
             raise ValueError("too many parts")
         parsed = cast(EmailMessage, email.message_from_bytes(raw, policy=_Policy()))
-        text, subject = _body(parsed), str(parsed["subject"] or "")
+        body, subject = _body(parsed), str(parsed["subject"] or "")
     except (LookupError, ValueError, AttributeError, TypeError, RecursionError):
         return Skipped(name, "invalid_message", start, end)
-    text = _ADDRESS.sub("<address>", _own_words(text))
+    text = _ADDRESS.sub("<address>", _own_words(body))
     if not text:
         return Skipped(name, "empty", start, end)
     if "\0" in text or not is_encodable(text + subject):
         return Skipped(name, "binary", start, end)
     content, title = with_title(_ADDRESS.sub("<address>", _REPLY.sub("", subject)), text)
-    return Document(content, "plain", name, f"{name}:{start}", sha256, start, end, EXTRACTOR, licence, title)
+    replies = tuple(_replies(body, content, _names(parsed))) if "\n>" in body or body.startswith(">") else ()
+    unit = f"{name}:{start}"
+    return Document(content, "plain", name, unit, sha256, start, end, EXTRACTOR, licence, title, replies=replies)
 
 
 def _body(message: EmailMessage) -> str:
@@ -108,4 +116,74 @@ def _own_words(text: str) -> str:
                 kept.pop()
             continue
         kept.append(line.rstrip())
+    return "\n".join(kept).strip("\n")
+
+
+def _names(message: EmailMessage) -> set[str]:
+    """The words with a capital in the headers that name people."""
+    found: set[str] = set()
+    for header in ("from", "to", "cc", "reply-to"):
+        try:
+            values = [str(value) for value in message.get_all(header, ())]
+        except (LookupError, ValueError, AttributeError, TypeError, RecursionError):  # what Python's parsers trip over
+            continue
+        found.update(word for value in values for word in _NAME.findall(value) if word[0].isupper())
+    return found
+
+
+def _replies(body: str, content: str, names: set[str]) -> Iterator[Reply]:
+    """Each quotation with the writer's own lines below it, as they stand in `content`."""
+    place = 0
+    for quotation, below in _quotations(body):
+        quoted = _ADDRESS.sub("<address>", _last_quoted(quotation))
+        own = _ADDRESS.sub("<address>", _own_words("\n".join(below)))
+        start = content.find(own, place) if own else -1
+        if start < 0:
+            continue
+        place = start + len(own)
+        kept = _up_to_a_name(own, names)
+        if quoted and kept and names.isdisjoint(_NAME.findall(quoted)):
+            yield Reply(quoted, start, start + len(kept))
+
+
+def _up_to_a_name(text: str, names: set[str]) -> str:
+    """The paragraphs before the first that holds one of the names, as the last one of a mail often does."""
+    end = 0
+    for match in _PARAGRAPH.finditer(text):
+        if not names.isdisjoint(_NAME.findall(match[0])):
+            break
+        end = match.end()
+    return text[:end].rstrip("\n")
+
+
+def _quotations(body: str) -> Iterator[tuple[list[str], list[str]]]:
+    """The lines of each quotation, and those from it to the next one, which it ends with for `_own_words` to see."""
+    quotation: list[str] = []
+    below: list[str] = []
+    for line in body.split("\n"):
+        if line.rstrip("\r") == "-- ":
+            break
+        if not line.startswith(">"):
+            below.append(line)
+            continue
+        if below:
+            if quotation:
+                yield quotation, [*below, line]
+            quotation, below = [], []
+        quotation.append(line)
+    if quotation and below:
+        yield quotation, below
+
+
+def _last_quoted(lines: list[str]) -> str:
+    """What is quoted last of the mail that is answered itself, without what that one quoted and without a signature."""
+    kept: list[str] = []
+    for line in lines:
+        match = _QUOTED.fullmatch(line.rstrip("\r"))
+        if match is None:
+            kept.clear()
+        elif match[1] == "-- ":
+            break
+        else:
+            kept.append(match[1].rstrip())
     return "\n".join(kept).strip("\n")

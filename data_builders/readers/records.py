@@ -21,6 +21,7 @@ class Fields:
         title: put above the text as its heading.
         licence: SPDX expression.
         language: ISO 639 code (then not identified), or the name of a programming language (then it is code).
+        paraphrase, simple, summary: the text once more, in other, simpler or fewer words; no part of the document.
         layout: of the text, if it is not code: `plain`, `markdown` or `rst`.
     """
 
@@ -28,6 +29,9 @@ class Fields:
     title: tuple[str, ...] = ("title",)
     licence: tuple[str, ...] = ("licence", "license")
     language: tuple[str, ...] = ("language", "lang")
+    paraphrase: tuple[str, ...] = ("paraphrase",)
+    simple: tuple[str, ...] = ("simple", "simplified")
+    summary: tuple[str, ...] = ("summary", "abstract")
     layout: str = "plain"
 
     @classmethod
@@ -38,7 +42,8 @@ class Fields:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return self.text + self.title + self.licence + self.language
+        about = self.title + self.licence + self.language
+        return self.text + about + self.paraphrase + self.simple + self.summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,9 @@ def record_document(record: Any, fields: Fields, origin: Origin, start: int, end
         licence=_string(record, fields.licence).strip() or origin.licence,
         title=title,
         declared_language=language_code(language) if layout == fields.layout else None,
+        paraphrase=_string(record, fields.paraphrase).replace("\0", ""),
+        simple=_string(record, fields.simple).replace("\0", ""),
+        summary=_string(record, fields.summary).replace("\0", ""),
     )
     if functions is not None:
         found.__dict__["functions"] = functions  # fills the cached property, which must not fail later
