@@ -246,6 +246,122 @@ def test_reviews_do_not_show_their_stars(mined):
     assert not any("★" in example.fields["review"] or "/5" in example.fields["review"] for example in examples)
 
 
+ROPES = (
+    "Ropes of hemp swell in salt water and shrink in the sun. {between}{again} ropes grow in salt water and shrink in "
+    "the sun. The office lends them by the day."
+)
+ELSEWHERE = (
+    "## {name}\n\nThe {name} is opened at nine by a volunteer, who lives in a house next door. He keeps a large key of "
+    "iron on a nail behind his own door, and nobody else may touch it.\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("between", "again", "found"),
+    [
+        ("", "In other words,", True),
+        ("", "Put differently:", True),
+        ("", "In this case,", False),
+        ("Nobody knows why.\n\n    a = rope()\n\n", "In other words,", False),
+        ("Nobody knows why. ", "In other words,", False),
+    ],
+)
+def test_a_paraphrase_says_again_what_its_writer_says_it_does(between, again, found):
+    names = "\n".join(ELSEWHERE.format(name=name) for name in ("chapel", "boathouse", "bakery"))
+    page = f"# Ropes\n\n{ROPES.format(between=between, again=again)}\n\n{names}"
+    answers = {example.answer for example in of_page("paraphrase_choice", page)}
+    assert answers == ({"Ropes grow in salt water and shrink in the sun."} if found else set())
+
+
+@pytest.mark.parametrize("name", ["paraphrase_choice", "summary_choice"])
+def test_what_is_said_again_follows_its_phrase_in_the_document(name, documents):
+    found = [(d, e) for d in documents for e in families()[name].mine(d, random.Random(d.path))]
+    assert found
+    for document, example in found:
+        flat = " ".join(document.content.split())
+        phrase = flat.split(example.fields["text"], 1)[1].split(example.answer[1:], 1)[0]
+        assert re.fullmatch(r" (?:In|To|Put|Simply) [\w ]{2,16}, \w", phrase)
+        assert not any(option[1:] in phrase for option in example.options)
+
+
+HIGH = "The administration prohibited the utilisation of the northern harbour throughout the entire winter season."
+
+
+@pytest.mark.parametrize(
+    ("simple", "found"),
+    [
+        ("The northern harbour could not be used during the winter season.", True),
+        ("The northern harbour could not be used during the winter season of 1912.", False),
+        ("The northern harbour of Skarn could not be used during the winter season.", False),
+        ("Boats were not allowed to go in there when it was cold and dark.", False),
+        (HIGH, False),
+        ("No northern harbour.", False),
+        ("", False),
+    ],
+)
+def test_a_version_says_nothing_that_its_text_does_not(tmp_path, simple, found):
+    path = tmp_path / "pages.jsonl"
+    path.write_text(json.dumps({"title": "The harbour", "text": HIGH, "easy": simple}), encoding="utf-8")
+    fields = BuildConfig(fields={"simple": "easy"}).record_fields
+    (document,) = read(path, "pages.jsonl", "CC0-1.0", fields=fields)
+    assert document.content == f"The harbour\n\n{HIGH}"
+    answers = [example.answer for example in families()["simplify"].mine(document, random.Random(0))]
+    assert answers == ([simple] if found else [])
+
+
+@pytest.mark.parametrize("name", ["paraphrase", "simplify", "summary"])
+def test_the_words_given_are_those_that_a_version_adds(mined, name):
+    for example in mined(name):
+        assert len(example.answer.split()) == int(example.fields["length"])
+        text = re.findall(r"\w+", example.fields["text"].lower())
+        new = [word for word in re.findall(r"\w+", example.answer.lower()) if word not in text]
+        assert list(dict.fromkeys(new)) == example.fields["words"].split(", ")
+
+
+@pytest.mark.parametrize("name", ["mail_reply", "mail_quote", "mail_own_words"])
+def test_mails_are_told_apart_by_their_marks_and_name_nobody(mined, name):
+    raw = (FIXTURES / "garden.mbox").read_text(encoding="utf-8")
+    flat = " ".join(line.removeprefix("> ") for line in raw.split("\n") if line.strip()) + " "
+    names = set(re.findall(r"[A-Z]\w+", " ".join(re.findall(r"^(?:From|To|Cc): .*", raw, re.M))))
+    assert {"Ilse", "Brandvold", "Marek", "Tomke"} <= names
+    for example in mined(name):
+        said = " ".join([*example.fields.values(), example.answer, *(example.options or ())])
+        assert "@" not in said and "<" not in said and names.isdisjoint(re.findall(r"\w+", said))
+        if name == "mail_own_words":
+            marked = [line for line in example.fields["message"].split("\n") if line.startswith(">")]
+            kept = "\n".join(line for line in example.fields["message"].split("\n") if not line.startswith(">"))
+            assert marked and re.sub(r"\n{2,}", "\n\n", kept).strip() == example.answer
+        else:
+            quoted = example.fields.get("quoted", example.answer)
+            reply = example.fields.get("reply", example.answer)
+            assert f"{quoted} {reply} " in flat
+            others = [option for option in example.options if option != example.answer]
+            pairs = [(quoted, other) if name == "mail_reply" else (other, reply) for other in others]
+            assert not any(f"{one} {other} " in flat for one, other in pairs)
+
+
+def test_a_remark_stands_on_its_side_of_the_page(mined):
+    examples = mined("pros_and_cons")
+    assert {example.answer for example in examples} == {"advantage", "disadvantage"}
+    page = (FIXTURES / "stoves.md").read_text(encoding="utf-8")
+    for example in examples:
+        before = page[page.index(example.fields["subject"]) : page.index(example.fields["remark"])]
+        side = re.findall(r"Advantages|Disadvantages|Pros|Cons", before)[-1]
+        assert (side in ("Advantages", "Pros")) == (example.answer == "advantage")
+
+
+def test_a_sentence_of_a_row_differs_from_its_model_in_the_cells_alone(mined):
+    for example in mined("row_sentence"):
+        rows = [re.findall(r'"([^"]*)"|(?<=\| )([^|]*)(?= \|)', line) for line in example.fields["table"].splitlines()]
+        cells = {row[0]: row for row in ([one or other for one, other in row] for row in rows)}
+        old, new = cells[example.fields["other"]], cells[example.fields["row"]]
+        assert all(cell in example.fields["model"] for cell in old) and all(cell in example.answer for cell in new)
+        frames = [
+            len(text) - sum(map(len, row)) for text, row in ((example.fields["model"], old), (example.answer, new))
+        ]
+        assert frames[0] == frames[1]
+
+
 @pytest.mark.parametrize("name", ["constraints", "constrained_quote"])
 def test_every_check_is_met_by_the_answer(mined, name):
     checks = pytest.importorskip("instructrec.core.checks")

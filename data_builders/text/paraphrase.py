@@ -1,0 +1,19 @@
+"""Paraphrase: a short text in other words, as a second field of its record has it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from data_builders.documents import Document
+from data_builders.families import Example, Family
+from data_builders.text.versions import rewritten
+
+
+def mine(document: Document, rng: random.Random) -> Iterator[Example]:
+    if document.paraphrase:
+        yield from rewritten(document, document.paraphrase, most=100, shortest=0.5, longest=1.5)
+
+
+# Computed, because the content of a record is its text alone.
+FAMILY = Family("paraphrase", group="paraphrase", kind="text", mine=mine, computed=True)
