@@ -186,6 +186,8 @@ class _Shard:
         self.skipped: list[dict[str, Any]] = []
         self.failed: dict[tuple[str, str], dict[str, Any]] = {}
         self.labels: dict[str, Counter[str]] = defaultdict(Counter)
+        self.kinds = {family.kind for family in config.mined_families}
+        self.languages: Counter[tuple[str, str]] = Counter()
         self._unit: _Unit | None = None
         self._units = 0
 
@@ -197,6 +199,8 @@ class _Shard:
             self._units += 1
         unit = self._unit
         unit.see(document)
+        if document.kind in self.kinds:
+            self.languages[document.kind, document.language or ""] += 1
         found: Counter[str] = Counter()
         for family, example in mine(document, self.config, self.quota):
             if isinstance(example, Exception):
@@ -232,14 +236,15 @@ class _Shard:
             [name, n, self.labels[name].most_common(LABELS_COUNTED)] for name, n in sorted(self.quota.found.items())
         ]
         skipped = self.skipped + list(self.failed.values())
-        return {"documents": self.quota.documents, "skipped": skipped, "answers": answers}
+        languages = [[*of, n] for of, n in sorted(self.languages.items())]
+        return {"documents": self.quota.documents, "skipped": skipped, "answers": answers, "languages": languages}
 
 
 def mine_shard(shards: Path, config: BuildConfig, folder: Path, rank: int) -> None:
     """Read and mine one shard, which `RANK.json` in `shards` describes.
 
     Writes `RANK.units.parquet`, `RANK.examples.parquet` and, last, `RANK.json` into `folder`: the number of documents,
-    what was skipped, and [family, examples, most frequent answers].
+    what was skipped, [family, examples, most frequent answers], and [kind, language or "", documents].
     """
     plan = json.loads((shards / f"{rank:05d}.json").read_text(encoding="utf-8"))
     pieces: list[Piece] = plan["pieces"]

@@ -256,11 +256,13 @@ def _build(
     manifest["corpus"] |= {key: plan[key] for key in ("inventory", "evaluations")}
     if not sum(manifest["splits"].values()):
         reasons = ", ".join(f"{n} {reason}" for reason, n in manifest["corpus"]["skipped"].items())
+        gates = sum((Counter(family["rejected"]) for family in manifest["families"].values()), Counter[str]())
+        rejected = ", ".join(f"{n} {gate}" for gate, n in sorted(gates.items()))
         shutil.rmtree(partial)
         raise UserError(
             f"corpus {config.corpus!r}: no instruction could be mined from {manifest['corpus']['documents']} documents"
-            f" (skipped files: {reasons or 'none'}); prose needs paragraphs of 30 to 110 words in a language with"
-            " templates, code needs documented functions"
+            f" (skipped files: {reasons or 'none'}; rejected by gates: {rejected or 'none'}); prose needs paragraphs of"
+            " 30 to 110 words in a language with templates, code needs documented functions"
         )
     write_json(folder / "manifest.json", manifest)
     write_text(folder / "README.md", card(folder, manifest))
@@ -319,8 +321,11 @@ def _summarise(
     rejected: Counter[tuple[str, str]] = Counter()
     samples: list[tuple[int, str]] = []
     skipped: list[dict[str, str]] = []
+    languages: Counter[tuple[str, str]] = Counter()
     for rank in range(shards):
-        skipped += json.loads((mined / f"{rank:05d}.json").read_text(encoding="utf-8"))["skipped"]
+        mark = json.loads((mined / f"{rank:05d}.json").read_text(encoding="utf-8"))
+        skipped += mark["skipped"]
+        languages.update({(kind, language): n for kind, language, n in mark["languages"]})
         records = [json.loads((at / f"{rank:05d}.json").read_text(encoding="utf-8")) for at in (rendered, written)]
         for record in records:
             samples += [(key, text) for key, text in record["samples"]]
@@ -357,6 +362,9 @@ def _summarise(
                 "rows": sum(n for (name, _), n in rows.items() if name == family.name),
                 "languages": {code: n for (name, code), n in sorted(rows.items()) if name == family.name},
                 "rejected": {gate: n for (name, gate), n in sorted(rejected.items()) if name == family.name},
+                "not_applicable": sum(
+                    n for (kind, code), n in languages.items() if kind == family.kind and not family.wordings(code)
+                ),
             }
             for family in config.mined_families
         },

@@ -100,13 +100,17 @@ SUITE_ITEM = pa.schema(
 
 
 class Family(TypedDict):
-    """One family's entry in a manifest. `rejected` counts examples per gate."""
+    """One family's entry in a manifest.
+
+    `rejected` counts examples per gate; `not_applicable` counts documents of its kind in languages without a wording.
+    """
 
     kind: str
     group: str
     rows: int
     languages: dict[str, int]
     rejected: dict[str, int]
+    not_applicable: int
 
 
 class _Optional(TypedDict, total=False):
