@@ -86,6 +86,30 @@ def test_the_missing_word_stands_twice_in_the_text_and_no_other_option_does(mine
         assert not any(option in text for option in example.options if option != example.answer)
 
 
+def test_the_missing_phrase_stands_elsewhere_in_the_text_and_no_word_of_another_does(mined):
+    for example in mined("missing_phrase"):
+        text = " ".join(example.fields["text"].lower().split())
+        assert re.search(rf"\b{example.answer}\b", text)
+        others = [word for option in example.options if option != example.answer for word in option.split()]
+        assert not any(word in text for word in others)
+
+
+def test_keywords_and_small_words_are_all_of_a_sentence(mined):
+    for example in mined("text_to_keywords"):
+        small = set(example.fields["small"].split(", "))
+        kept = [word for word in re.findall(r"\w+", example.fields["sentence"]) if word.lower() not in small]
+        assert ", ".join(kept) == example.answer and small <= FUNCTION_WORDS
+
+
+def test_a_topic_is_the_heading_one_level_above(mined):
+    pages = [path.read_text(encoding="utf-8") for path in FIXTURES.glob("*.md")]
+    for example in mined("topic"):
+        line = f"\n### {example.fields['heading']}\n"
+        above = next((page[: page.index(line)] for page in pages if line in page), None)
+        if above is not None:
+            assert re.findall(r"^## (.*)$", above, re.M)[-1] == example.answer
+
+
 CHAIN = (
     "The river drives a wheel of oak with forty paddles and a hub of iron, and has done so since the last flood. "
     "However, the paddles would break in high water without a sluice. {third} gate of iron is lowered by the miller."

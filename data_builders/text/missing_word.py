@@ -17,7 +17,7 @@ from instructrec.core.segmentation import words
 # A whole word between spaces: a part of an address would hide the rest of it from the privacy gate.
 _WORD = re.compile(r"(?<= )[a-z]{5,}(?= )")
 _LETTERS = re.compile(r"[a-z]{5,}")
-_SMALL = frozenset(
+SMALL = frozenset(
     words(
         "about above after again against along already among another around because become before being below between "
         "could different during either every example following given instead might never other others rather several "
@@ -29,10 +29,10 @@ _SMALL = frozenset(
 
 def _gaps(text: str) -> list[re.Match[str]]:
     """The places of words that the text has three times."""
-    if not any(n >= 3 and word not in _SMALL for word, n in Counter(_LETTERS.findall(text)).items()):
+    if not any(n >= 3 and word not in SMALL for word, n in Counter(_LETTERS.findall(text)).items()):
         return []  # which is seen faster than all words are counted
     counts = Counter(words(text))
-    return [place for place in _WORD.finditer(text) if place[0] not in _SMALL and counts[place[0]] >= 3]
+    return [place for place in _WORD.finditer(text) if place[0] not in SMALL and counts[place[0]] >= 3]
 
 
 def mine(document: Document, rng: random.Random) -> Iterator[Example]:
@@ -45,7 +45,7 @@ def mine(document: Document, rng: random.Random) -> Iterator[Example]:
     # Alike in ending, so that grammar alone does not give the answer away.
     alike: dict[str, list[str]] = defaultdict(list)
     for word in dict.fromkeys(word for passage in known for word in _WORD.findall(passage.text)):
-        if word not in _SMALL:
+        if word not in SMALL:
             alike[word[-2:]].append(word)
     for passage, places in gaps:
         text, folded = passage.text, passage.text.lower()
