@@ -13,32 +13,36 @@ from data_builders.passages import tries
 from data_builders.text.missing_word import SMALL
 from data_builders.text.prose import is_plain
 
-# Two words between spaces, wherever one begins.
-_PHRASE = re.compile(r"(?<= )(?=([a-z]{5,} [a-z]{5,}) )")
+# Two words between spaces; the second may be the first of the next.
+_PHRASE = re.compile(r"(?<= )[a-z]{5,} (?=([a-z]{5,}) )")
 NEAR = 8
 """Passages that give the other options."""
 
 
-def _phrases(text: str) -> list[tuple[int, str]]:
-    """(place, phrase) of every two long words that stand side by side."""
-    found = [(match.start(), match[1]) for match in _PHRASE.finditer(text.replace("\n", " "))]
-    return [(place, phrase) for place, phrase in found if SMALL.isdisjoint(phrase.split())]
+def _phrases(text: str) -> list[str]:
+    """Every two long words that stand side by side."""
+    found = (match[0] + match[1] for match in _PHRASE.finditer(text))
+    return [phrase for phrase in found if SMALL.isdisjoint(phrase.split())]
 
 
 def mine(document: Document, rng: random.Random) -> Iterator[Example]:
-    found = [(passage, _phrases(passage.text)) for passage in tries(document, rng) if is_plain(passage.text)]
-    others = list(dict.fromkeys(phrase for _, phrases in found[:NEAR] for _, phrase in phrases))
-    for passage, phrases in found:
-        text = passage.text
-        gaps = [(place, phrase) for place, phrase in phrases if len(re.findall(rf"\b{phrase}\b", text)) >= 2]
-        if not gaps:
+    found = [(passage.text, passage, _phrases(passage.text)) for passage in tries(document, rng)]
+    others: list[str] = []
+    for text, passage, phrases in found:
+        repeated = sorted(phrase for phrase in set(phrases) if text.count(phrase) > 1)
+        if not repeated or not is_plain(text):
             continue
-        place, phrase = rng.choice(gaps)
+        phrase = rng.choice(repeated)
+        places = [match.start() for match in re.finditer(rf"(?<= ){phrase}(?= )", text)]
+        if len(re.findall(rf"\b{phrase}\b", text)) < 2:
+            continue
+        others = others or list(dict.fromkeys(one for _, _, theirs in found[:NEAR] for one in theirs))
         folded = text.lower()
         # Neither word of another phrase stands in the text, in any form.
         unknown = [other for other in others if not any(word[:STEM] in folded for word in other.split())]
         options = with_options(phrase, unknown, rng)
         if options is not None and len(options) >= 3:
+            place = rng.choice(places)
             asked = f"{text[:place]}____{text[place + len(phrase) :]}"
             yield Example({"text": asked}, phrase, passage.start, passage.end, options)
 
