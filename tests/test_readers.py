@@ -475,14 +475,16 @@ def test_mbox_keeps_what_is_answered_but_nobody_of_the_headers(tmp_path):
     body = (
         "Hello Jo,\n\nOn Monday Jo wrote:\n> > Is it blue?\n> It is green.\n> -- \n> Jo\n\n"
         "No, it is yellow.\n\nYours,\nAnn\n"
-        "> Mail me at jo@example.org then.\nI will, to jo@example.org.\n> Ask Vik.\nWhy him?\n-- \n> Nothing.\nAnn\n"
+        "> Mail me at jo@example.org then.\nGreen Wall Paint: I will, to jo@example.org.\n"
+        "> Ask Vik.\nWhy him?\n-- \n> Nothing.\nAnn\n"
     )
-    raw = f"From a\nFrom: Ann Lind <ann@example.org>\nTo: Jo <jo@example.org>\nCc: Vik (who knows)\n\n{body}"
+    people = "From: Ann Lind <ann@example.org>\nTo: Green Wall <jo@example.org>, Jo\nCc: Vik (who knows)\n"
+    raw = f"From a\n{people}Subject: Re: [green] Paint\nList-Id: Paint for the wall <paint.example.org>\n\n{body}"
     (document,) = documents(write(tmp_path / "a.mbox", raw))
     found = [(reply.quoted, document.content[reply.start : reply.end]) for reply in document.replies]
     assert found == [
         ("It is green.", "No, it is yellow."),
-        ("Mail me at <address> then.", "I will, to <address>."),
+        ("Mail me at <address> then.", "Green Wall Paint: I will, to <address>."),
     ]
     assert not {"It is green.", "Ask Vik."} & set(document.content.split("\n"))
 

@@ -30,6 +30,7 @@ of the other."""
 _PART = re.compile(rb"^content-type:", re.I | re.M)
 _REPLY = re.compile(r"^(?:\s*(?:re|fwd?|aw|sv)\s*(?:\[\d+\])?\s*:|\s*\[[^\]]{1,40}\])+\s*", re.I)
 _QUOTED = re.compile(r"> ?(?!\s*>)(.*)")
+_LIST_TAG = re.compile(r"\[([^\]]{1,40})\]")
 _PARAGRAPH = re.compile(r"(?:^[^\n]*\S[^\n]*(?:\n|\Z))++", re.M)
 _NAME = re.compile(r"[^\W\d_]{2,}")
 _ADDRESS = re.compile(r"<?\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}\b>?")
@@ -120,14 +121,22 @@ def _own_words(text: str) -> str:
 
 
 def _names(message: EmailMessage) -> set[str]:
-    """The words with a capital in the headers that name people."""
-    found: set[str] = set()
-    for header in ("from", "to", "cc", "reply-to"):
+    """The words with a capital in the headers that name people, but for those of the mailing list's own name."""
+    tags = [tag for subject in _values(message, "subject") for tag in _LIST_TAG.findall(subject)]
+    listed = " ".join([*_values(message, "list-id", "list-post"), *tags])
+    of_list = {word.casefold() for word in _NAME.findall(listed)}
+    found = (word for value in _values(message, "from", "to", "cc", "reply-to") for word in _NAME.findall(value))
+    return {word for word in found if word[0].isupper() and word.casefold() not in of_list}
+
+
+def _values(message: EmailMessage, *headers: str) -> list[str]:
+    """What all of these headers hold; a header that Python's parsers trip over holds nothing."""
+    found: list[str] = []
+    for header in headers:
         try:
-            values = [str(value) for value in message.get_all(header, ())]
-        except (LookupError, ValueError, AttributeError, TypeError, RecursionError):  # what Python's parsers trip over
+            found += [str(value) for value in message.get_all(header, ())]
+        except (LookupError, ValueError, AttributeError, TypeError, RecursionError):
             continue
-        found.update(word for value in values for word in _NAME.findall(value) if word[0].isupper())
     return found
 
 
