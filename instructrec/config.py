@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import difflib
+import enum
+import math
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,14 +21,78 @@ FORBIDDEN = {
     "hub_token": "a token is never read from a file or flag; log in with `hf auth login` or set HF_TOKEN",
     "push_to_hub": "it would upload training_args.bin and checkpoints too; upload the finished folder with `hf upload`",
     "trust_remote_code": "code from a model repository is never run here",
+    "model_init_kwargs": "it is made from dtype and attn_implementation; set those",
+    "resume_from_checkpoint": "the same command again resumes by itself; leave it out",
 }
 """Keys that TRL knows and this project refuses, with the reason."""
 
+RENAMED = {
+    "evaluation_strategy": "eval_strategy",
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+    "group_by_length": "train_sampling_strategy",
+    "lora_rank": "lora_r",
+    "max_seq_length": "max_length",
+    "no_cuda": "use_cpu",
+    "torch_dtype": "dtype",
+    "warmup_ratio": "warmup_steps",
+}
+"""Keys of earlier versions and of other projects, by their name here.
+
+`gradient_checkpointing` still works in transformers 5, but loses against the new name wherever that one stands.
+"""
+
+RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    key: (wording, fits)
+    for wording, fits, keys in (
+        (
+            "1 or more",
+            lambda n: n >= 1,
+            "lora_r lora_alpha per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
+            "eval_accumulation_steps save_total_limit patience dataset_num_proc dataloader_prefetch_factor",
+        ),
+        (
+            "0 or more",
+            lambda n: n >= 0,
+            "weight_decay max_grad_norm warmup_steps neftune_noise_alpha dataloader_num_workers eval_items eval_delay",
+        ),
+        ("above 0", lambda n: n > 0, "learning_rate num_train_epochs adam_epsilon"),
+        ("above 0 (below 1: a share of all steps)", lambda n: n > 0, "eval_steps save_steps logging_steps"),
+        ("0 or more and below 1", lambda n: 0 <= n < 1, "lora_dropout label_smoothing_factor adam_beta1 adam_beta2"),
+        ("1 or more, or -1 for whole epochs", lambda n: n == -1 or n >= 1, "max_steps"),
+        ("2 or more, because a token is predicted from those before it", lambda n: n >= 2, "max_length"),
+        ("between 0 and 4294967295", lambda n: 0 <= n < 2**32, "seed data_seed"),
+    )
+    for key in keys.split()
+}
+"""What a number may be, in words and as a test."""
+
+CHOICES = {
+    # Kernels from the Hub (`owner/name`) are code from a repository.
+    "attn_implementation": (
+        "eager",
+        "sdpa",
+        "flex_attention",
+        "flash_attention_2",
+        "flash_attention_3",
+        "flash_attention_4",
+    ),
+    "bnb_4bit_quant_storage": ("uint8", "bfloat16", "float16", "float32"),
+    "lora_task_type": ("CAUSAL_LM",),
+}
+"""The values of keys whose records do not tell them."""
+
+MOST_LISTED = 12
+"""Choices that an error lists."""
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping. Raises `UserError` with the line where it does not parse."""
+    """A YAML mapping. Raises `UserError` with the line where it does not parse or where a key is given again."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        for key, line in _repeated(yaml.compose(text, Loader=yaml.SafeLoader)):
+            raise UserError(f"config {path}:{line}: key {key!r} is given twice; leave one of them out")
+        values = yaml.safe_load(text)
     except OSError as error:
         raise UserError(f"config {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -39,6 +104,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"config {path}: must be a mapping of keys to values")
     return values
+
+
+def _repeated(node: yaml.Node | None) -> Iterable[tuple[str, int]]:
+    """The keys that a mapping, or one within it, gives again, with their lines: PyYAML keeps the last in silence."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen = set()
+    for key, value in node.value:
+        if key.value in seen:
+            yield key.value, key.start_mark.line + 1
+        seen.add(key.value)
+        if value is not node:
+            yield from _repeated(value)
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -70,22 +148,57 @@ def _fits(value: Any, hint: Any) -> bool:
     return True
 
 
+def _choices(field: dataclasses.Field[Any], hint: Any) -> list[str]:
+    """The texts that a field takes, empty where it takes any."""
+    if field.name == "report_to":
+        from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+        return ["none", "all", *INTEGRATION_TO_CALLBACK]
+    if named := CHOICES.get(field.name) or field.metadata.get("choices"):
+        return [str(choice) for choice in named]
+    for kind in (hint, *typing.get_args(hint)):
+        if isinstance(kind, type) and issubclass(kind, enum.Enum):
+            return [str(member.value) for member in kind]
+    return []
+
+
+def _nearest_choice(value: Any, choices: Sequence[str]) -> str:
+    if isinstance(value, bool):
+        word = {True: "yes", False: "no"}[value]
+        return f" YAML reads {word} as {value}: write '{word}' in quotes." if word in choices else ""
+    longer = [choice for choice in choices if choice.startswith(str(value))]
+    near = longer or difflib.get_close_matches(str(value), choices, n=1, cutoff=0.3)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
 def check_types(values: dict[str, Any], record: type, where: str) -> None:
-    """Raise `UserError` for the first of `values` that does not fit its field in the dataclass `record`."""
+    """Raise `UserError` for the first of `values` that is not of the type, choices or range of its field in `record`.
+
+    Args:
+        values: by key; keys of other records are left alone.
+        record: a dataclass.
+        where: the file or the command line, for the message.
+    """
     hints = typing.get_type_hints(record)
     for field in dataclasses.fields(record):
         if field.name not in values:
             continue
         value, hint = values[field.name], hints[field.name]
-        if not _fits(value, hint):
+        choices = _choices(field, hint)
+        if choices and (value is not None or not _fits(value, hint)):
+            for item in value if isinstance(value, list) else [value]:
+                if item not in choices:
+                    known = f"one of {', '.join(choices)}" if len(choices) <= MOST_LISTED else "a known name"
+                    raise UserError(
+                        f"{where}: key {field.name!r} must be {known}, not {item!r}.{_nearest_choice(item, choices)}"
+                    )
+        elif not _fits(value, hint):
             wanted = getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
             raise UserError(f"{where}: key {field.name!r} must be {wanted.replace('typing.', '')}, not {value!r}")
-        choices = field.metadata.get("choices")
-        if choices and value is not None and value not in choices:
-            near = difflib.get_close_matches(str(value), [str(c) for c in choices], n=1, cutoff=0.3)
-            hint_text = f" Did you mean {near[0]!r}?" if near else ""
-            known = ", ".join(str(c) for c in choices)
-            raise UserError(f"{where}: key {field.name!r} must be one of {known}, not {value!r}.{hint_text}")
+        if field.name in RANGES and value is not None and not isinstance(value, (list, dict)):
+            wording, fits = RANGES[field.name]
+            if not (math.isfinite(float(value)) and fits(float(value))):
+                raise UserError(f"{where}: key {field.name!r} must be {wording}, not {value!r}")
 
 
 def _join_repeats(argv: Sequence[str], lists: set[str]) -> list[str]:
@@ -139,9 +252,11 @@ def parse(
 
     Raises:
         UserError: an unknown key or flag (with the nearest known one), a value of the wrong type or outside its
-            choices, a forbidden key, or a combination that TRL refuses.
+            choices or range, a forbidden key, or keys that exclude each other.
     """
     from trl import TrlParser
+
+    from instructrec.combinations import check_combinations
 
     class Parser(TrlParser):
         def error(self, message: str) -> NoReturn:
@@ -150,6 +265,8 @@ def parse(
     types_: Any = list(records)
     parser = Parser(types_, allow_abbrev=False, add_help=False)
     actions = {action.dest: action for action in parser._actions}
+    for action in actions.values():
+        action.choices = None  # `check_types` names the nearest one
     arguments = list(sys.argv[1:] if argv is None else argv)
     config = default_config
     for place, argument in enumerate(arguments):
@@ -164,28 +281,41 @@ def parse(
     if "env" in values:
         raise UserError(f"config {config}: key 'env' is not read; set environment variables in the shell")
     for key in values:
+        if key in RENAMED:
+            raise UserError(f"config {config}: key {key!r} is called {RENAMED[key]!r} here")
         if key not in actions:
             raise UserError(f"config {config}: unknown key {key!r}.{nearest(str(key), actions)}")
+        if actions[key].nargs == "+" and isinstance(values[key], str):
+            values[key] = [values[key]]  # as on the command line
     for record in records:
         check_types(values, record, f"config {config}")
     flags = {flag: action.dest for action in actions.values() for flag in action.option_strings}
-    given = dict(values)
+    given, flagged = dict(values), set()
     for argument in arguments:
         name = argument.partition("=")[0]
         if argument.startswith("--"):
+            if (renamed := RENAMED.get(name[2:].replace("-", "_"))) is not None:
+                raise UserError(f"command line: flag {name!r} is called '--{renamed}' here")
             if name not in flags:
                 raise UserError(f"command line: unknown flag {name!r}.{nearest(name, flags)}")
             given[flags[name]] = "from the command line"
+            flagged.add(flags[name])
     for key, reason in FORBIDDEN.items():
         if given.get(key) not in (None, False):
             raise UserError(f"{key}: {reason}")
     lists = {f for a in actions.values() if a.nargs in ("+", "*") for f in a.option_strings}
     parser.set_defaults_with_config(**values)
+    arguments = _join_repeats(arguments, lists)
+    typed = vars(parser.parse_known_args(arguments)[0])
+    for record in records:
+        check_types({key: typed[key] for key in flagged}, record, "command line")
+    check_combinations(typed, given)
     try:
-        parsed = parser.parse_args_into_dataclasses(args=_join_repeats(arguments, lists))
-    except (ValueError, TypeError, argparse.ArgumentError, ImportError) as error:
+        parsed = parser.parse_args_into_dataclasses(args=arguments)
+    except Exception as error:  # three libraries check these records, each with its own kinds of error
         message = " ".join(str(error).split())
-        raise UserError(f"config {config or 'command line'}: {message}") from None
+        named = next((f"key {key!r}: " for key in given if key in message), "")
+        raise UserError(f"config {config or 'command line'}: {named}{message}") from None
     resolved = {
         field.name: getattr(instance, field.name)
         for instance, record in zip(parsed, records, strict=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from instructrec.core.errors import UserError
+from instructrec.core.errors import UserError, nearest
 from instructrec.core.files import locked, sha256_file, write_json
 
 EMBEDDED = "smollm2-135m-q4"
@@ -158,6 +159,89 @@ def trainable_on_cpu(model: Any) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+def stop_tokens(base: Path | Any, tokenizer: Any) -> set[int]:
+    """The tokens that end generation: the tokenizer's end of sequence and those of the model's generation config."""
+    from transformers import GenerationConfig
+
+    named: Any = None
+    if not isinstance(base, Path):
+        named = base.generation_config.eos_token_id
+    elif (base / "generation_config.json").exists():
+        named = GenerationConfig.from_pretrained(str(base)).eos_token_id
+    return {
+        token
+        for token in (*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id)
+        if token is not None
+    }
+
+
+def check_quantization(base: Path | Any, model: Any) -> None:
+    """Refuse quantization that TRL would ignore with a warning: of a loaded model, or of weights that are quantized.
+
+    Args:
+        base: the folder of the base model, or a model that is loaded already.
+        model: TRL's `ModelConfig`.
+
+    Raises:
+        UserError: naming the key.
+    """
+    key = next((key for key in ("load_in_4bit", "load_in_8bit") if getattr(model, key)), None)
+    if key is None:
+        return
+    if not isinstance(base, Path):
+        raise UserError(f"{key}: the model is loaded already, and only loading quantizes; give the trainer its folder")
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    if method := config.get("quantization_config"):
+        raise UserError(
+            f"{key}: the weights of {base.name} are quantized already ({method.get('quant_method')}); leave it out"
+        )
+
+
+def check_lora_targets(base: Path | Any, model: Any) -> None:
+    """Refuse `lora_target_modules` that the base model does not have; PEFT passes over them if any other is there.
+
+    TRL turns a list of one name into text, which PEFT takes for a regular expression over whole paths; where that
+    matches nothing, the list is restored in `model`.
+
+    Args:
+        base: the folder of the base model, of which only the config is read, or a model that is loaded already.
+        model: TRL's `ModelConfig`.
+
+    Raises:
+        UserError: naming the first such module and the nearest right one.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    targets = model.lora_target_modules
+    if not model.use_peft or targets in (None, "all-linear"):
+        return
+    if isinstance(base, Path):
+        with torch.device("meta"):
+            base = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(base)))
+    paths = [path for path, _ in base.named_modules()]
+    adapted = []
+    if isinstance(targets, str):
+        try:
+            adapted = [path for path in paths if re.fullmatch(targets, path)]
+        except re.error as error:
+            raise UserError(f"lora_target_modules: {targets!r} is no regular expression ({error})") from None
+        if not adapted:
+            model.lora_target_modules = targets = [targets]
+    if isinstance(targets, list):
+        for target in targets:
+            its = [path for path in paths if path == target or path.endswith(f".{target}")]
+            if not its:
+                names = {path.rpartition(".")[2] for path, module in base.named_modules() if hasattr(module, "weight")}
+                raise UserError(
+                    f"lora_target_modules: the model has no module {target!r}.{nearest(target, names)} "
+                    "`all-linear` takes every linear layer"
+                )
+            adapted += its
+    if any(base.get_submodule(path) is base.get_output_embeddings() for path in adapted):
+        raise UserError("lora_target_modules: an adapter on lm_head would not be trained; leave it out")
 
 
 def name_base(model: Any, name: str, revision: str) -> None:

@@ -49,10 +49,12 @@ def main() -> None:
     from transformers import PrinterCallback
     from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config, get_quantization_config
 
+    from instructrec.chat_templates import choose_template
     from instructrec.core.schema import read_manifest
     from instructrec.data import load_set, trainable
     from instructrec.lineage import read_lineage, weights_sha256, write_lineage
     from instructrec.models import EMBEDDED, load_tokenizer, name_base, resolve_model, trainable_on_cpu
+    from instructrec.preflight import preflight
     from instructrec.training import ProgressLine, held_out, prepare_output, tidy
 
     threads = use_all_cores()
@@ -65,13 +67,16 @@ def main() -> None:
         folder = resolve_model(name, model.model_revision)
         dataset = load_set(data.dataset_name, data.max_train_rows)
     tokenizer = load_tokenizer(folder)
+    choose_template(tokenizer, args.chat_template_path, args.assistant_only_loss)
     validation, callbacks = held_out(watched, dataset["validation"], args, tokenizer)
+    with state.main_process_first():
+        rows, validation = trainable(dataset["train"], validation, tokenizer)
+    rows, counts = preflight(rows, dataset["train"]["id"], folder, tokenizer, args, model)
     output = Path(args.output_dir)
     given["dataset_fingerprint"] = read_manifest(Path(data.dataset_name))["fingerprint"]
     checkpoint = prepare_output(output, given, state.is_main_process)
     state.wait_for_everyone()
-    with state.main_process_first():
-        rows, validation = trainable(dataset["train"], validation, tokenizer)
+    state.print(counts)
 
     args.model_init_kwargs = {"dtype": model.dtype, "attn_implementation": model.attn_implementation}
     args.disable_tqdm = True

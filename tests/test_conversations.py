@@ -285,7 +285,7 @@ class TestTraining:
 
     def test_the_recipe_trains_on_conversations(self, talking, tiny_model, tmp_path):
         flags = {"model_name_or_path": tiny_model, "dataset_name": talking, "output_dir": tmp_path / "out"}
-        flags |= {"max_steps": 2, "save_steps": 2, "dtype": "float32", "max_train_rows": 30}
+        flags |= {"max_steps": 2, "save_steps": 2, "dtype": "float32", "max_train_rows": 30, "max_length": 1536}
         flags |= {"eval_strategy": "no", "load_best_model_at_end": "false"}
         done = recipe("sft.py", *(text for key, value in flags.items() for text in (f"--{key}", str(value))))
         assert done.returncode == 0, done.stderr

@@ -1,0 +1,112 @@
+"""Keys that are right alone and wrong together, each fault with its mend; `preflight` has what a model or rows tell."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Container, Iterator, Mapping
+from typing import Any
+
+from instructrec.core.errors import UserError, nearest
+
+LOWER_IS_BETTER = ("loss", "gold_nll")
+TRACKERS = (
+    "clearml",
+    "codecarbon",
+    "comet_ml",
+    "dagshub",
+    "dvclive",
+    "mlflow",
+    "swanlab",
+    "tensorboard",
+    "trackio",
+    "wandb",
+)
+
+
+def check_combinations(values: Mapping[str, Any], given: Container[str]) -> None:
+    """Raise `UserError` for the first fault among the resolved `values` of a config.
+
+    Args:
+        values: every key of the recipe's records, defaults included; a key that it does not have counts as unset.
+        given: the keys that the YAML or the command line set.
+    """
+    known = defaultdict(lambda: None, values)
+    for faults in (_precision, _quantization, _attention, _steps, _best_model, _trackers):
+        for fault in faults(known, given):
+            raise UserError(fault)
+
+
+def _precision(v: Mapping[str, Any], given: Container[str]) -> Iterator[str]:
+    if v["bf16"] and v["fp16"]:
+        yield "bf16 and fp16: only one of them can be true; set fp16: false"
+    if v["bf16_full_eval"] and v["fp16_full_eval"]:
+        yield "bf16_full_eval and fp16_full_eval: only one of them can be true; set fp16_full_eval: false"
+    if v["fp16"] and v["use_cpu"]:
+        yield "fp16: needs a GPU and this run uses the CPU; set bf16: true in its place, or neither"
+
+
+def _quantization(v: Mapping[str, Any], given: Container[str]) -> Iterator[str]:
+    bits = [key for key in ("load_in_4bit", "load_in_8bit") if v[key]]
+    if len(bits) == 2:
+        yield "load_in_4bit and load_in_8bit: only one of them can be true; set load_in_8bit: false"
+    if bits and not v["use_peft"]:
+        yield f"{bits[0]}: quantized weights are not trained, only an adapter on them is; set use_peft: true"
+    if v["load_in_4bit"] and v["dtype"] == "auto":
+        yield "load_in_4bit: dtype is what it computes in and cannot be auto; set dtype: bfloat16"
+
+
+def _attention(v: Mapping[str, Any], given: Container[str]) -> Iterator[str]:
+    packed = [key for key in ("packing", "eval_packing") if v[key]]
+    implementation = v["attn_implementation"]
+    if packed and v["max_length"] is None:
+        yield f"{packed[0]}: needs a max_length, the tokens of a packed sequence; set max_length: 1024"
+    if packed and v["packing_strategy"] == "wrapped":
+        yield "packing_strategy: with wrapped, rows that share a sequence see each other; set packing_strategy: bfd"
+    if v["padding_free"] and not v["packing"] and v["max_length"] is not None:
+        yield "padding_free: cuts nothing at max_length; set packing: true, or max_length: null"
+    if v["use_cpu"] and implementation not in (None, "eager", "sdpa"):
+        yield f"attn_implementation: {implementation} does not train on a CPU; set attn_implementation: sdpa"
+
+
+def _steps(v: Mapping[str, Any], given: Container[str]) -> Iterator[str]:
+    if "num_train_epochs" in given and (v["max_steps"] or 0) > 0:
+        yield f"num_train_epochs: max_steps, which is {v['max_steps']}, would override it; set max_steps: -1"
+    if v["truncation_mode"] == "keep_end":
+        yield "truncation_mode: rows longer than max_length are left out, not truncated; leave the key out"
+
+
+def _best_model(v: Mapping[str, Any], given: Container[str]) -> Iterator[str]:
+    if not v["load_best_model_at_end"]:
+        return
+    evaluated, saved, mend = v["eval_strategy"], v["save_strategy"], "or load_best_model_at_end: false"
+    if evaluated == "no":
+        yield f"load_best_model_at_end: nothing is evaluated; set eval_strategy: steps, {mend}"
+    if saved not in (evaluated, "best"):
+        yield f"load_best_model_at_end: save_strategy is {saved}; set save_strategy: {evaluated}, {mend}"
+    every, save = v["eval_steps"] or v["logging_steps"], v["save_steps"]
+    if evaluated == saved == "steps" and min(every, save) >= 1 and save % every:
+        yield (
+            f"save_steps: {save:g} is no multiple of eval_steps, {every:g}, so that the best model might not be saved; "
+            f"set save_steps: {every * max(1, round(save / every)):g}, {mend}"
+        )
+    from instructrec.evaluation.callback import WATCHED
+
+    metric = (v["metric_for_best_model"] or "loss").removeprefix("eval_")
+    metrics = ["loss", *WATCHED]
+    if metric not in metrics:
+        yield f"metric_for_best_model: must be one of {', '.join(metrics)}, not {metric!r}.{nearest(metric, metrics)}"
+    # transformers takes every metric whose name does not end in `loss` for one that should grow.
+    lower, greater = metric in LOWER_IS_BETTER, v["greater_is_better"]
+    if lower == (metric != "loss" if greater is None else greater):
+        yield f"greater_is_better: {metric} is better when it is {'lower' if lower else 'higher'}; " + (
+            f"set greater_is_better: {str(not lower).lower()}"
+        )
+
+
+def _trackers(v: Mapping[str, Any], given: Container[str]) -> Iterator[str]:
+    from transformers.integrations.integration_utils import get_available_reporting_integrations
+
+    wanted = v["report_to"] if isinstance(v["report_to"], list) else [v["report_to"]]
+    for name in TRACKERS:
+        if name in wanted and name not in get_available_reporting_integrations():
+            yield f"report_to: {name} is not installed; run `pip install {name}`"

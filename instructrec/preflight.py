@@ -1,0 +1,206 @@
+"""What a run would train on, counted before any weight is loaded; what could not be learnt from is refused by row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from instructrec.core.errors import UserError, nearest
+from instructrec.data import NOT_SUPERVISED
+from instructrec.models import check_lora_targets, check_quantization, stop_tokens
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+LEFT_OUT = 0.1
+"""The largest share of rows that may be longer than `max_length`: more is a wrong `max_length`, not a few long rows."""
+
+_BATCH = 512
+"""Rows tokenized together."""
+
+
+class RowTokens(NamedTuple):
+    """A row as a trainer sees it, in tokens.
+
+    Attributes:
+        total: its length.
+        prompt: those before the first supervised one.
+        supervised: those that the loss is computed on.
+        stops: whether a token that ends generation is among the last supervised ones, so that stopping is learnt.
+    """
+
+    total: int
+    prompt: int
+    supervised: int
+    stops: bool
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """What the rows of a data set come to, in tokens where nothing else is said.
+
+    Attributes:
+        rows: how many rows.
+        tokens: all their tokens.
+        supervised: those that the loss is computed on.
+        longest: the longest row.
+        longest_prompt: the most tokens before the first supervised one.
+        longest_completion: the most supervised tokens of a row.
+        too_long: rows longer than `max_length`.
+        unsupervised: rows without a supervised token.
+    """
+
+    rows: int
+    tokens: int
+    supervised: int
+    longest: int
+    longest_prompt: int
+    longest_completion: int
+    too_long: int
+    unsupervised: int
+
+    def __str__(self) -> str:
+        return (
+            f"training on {self.rows:,} rows of {self.tokens:,} tokens, {self.supervised / self.tokens:.0%} of them "
+            f"supervised; the longest row has {self.longest:,}"
+        )
+
+
+def measure(rows: Dataset, tokenizer: Any, stops: set[int]) -> list[RowTokens]:
+    """The tokens of every row, in order.
+
+    Args:
+        rows: as `instructrec.data.trainable` returns them: `prompt` and `completion`, which are tokenized as TRL does
+            (the completion is what the chat template adds to the prompt), or `input_ids` and `labels`.
+        tokenizer: with the chat template of the run.
+        stops: the tokens that end generation.
+    """
+    pairs = _labelled(rows) if "labels" in rows.column_names else _completions(rows, tokenizer)
+    return [_row_tokens(ids, supervised, stops) for ids, supervised in pairs]
+
+
+def _row_tokens(ids: Sequence[int], supervised: Sequence[bool], stops: set[int]) -> RowTokens:
+    places = [place for place, kept in enumerate(supervised) if kept]
+    if not places:
+        return RowTokens(len(ids), len(ids), 0, False)
+    last_answer = takewhile(lambda place: supervised[place], range(places[-1], -1, -1))
+    return RowTokens(len(ids), places[0], len(places), any(ids[place] in stops for place in last_answer))
+
+
+def _labelled(rows: Dataset) -> Iterator[tuple[Sequence[int], Sequence[bool]]]:
+    for row in rows:
+        yield row["input_ids"], [label != NOT_SUPERVISED for label in row["labels"]]
+
+
+def _completions(rows: Dataset, tokenizer: Any) -> Iterator[tuple[Sequence[int], Sequence[bool]]]:
+    for batch in rows.iter(_BATCH):
+        wholes = [prompt + answer for prompt, answer in zip(batch["prompt"], batch["completion"], strict=True)]
+        asked = _tokens(tokenizer, batch["prompt"], ask=True)
+        for before, whole in zip(asked, _tokens(tokenizer, wholes), strict=True):
+            shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, whole, strict=False)))
+            yield whole, [False] * shared + [True] * (len(whole) - shared)
+
+
+def _tokens(tokenizer: Any, conversations: list[list[dict[str, str]]], ask: bool = False) -> list[list[int]]:
+    return tokenizer.apply_chat_template(conversations, add_generation_prompt=ask, return_dict=True)["input_ids"]
+
+
+def count(measured: Sequence[RowTokens], max_length: int | None = None) -> TokenCounts:
+    """The sums and extremes of measured rows."""
+    return TokenCounts(
+        rows=len(measured),
+        tokens=sum(row.total for row in measured),
+        supervised=sum(row.supervised for row in measured),
+        longest=max((row.total for row in measured), default=0),
+        longest_prompt=max((row.prompt for row in measured), default=0),
+        longest_completion=max((row.supervised for row in measured), default=0),
+        too_long=sum(max_length is not None and row.total > max_length for row in measured),
+        unsupervised=sum(not row.supervised for row in measured),
+    )
+
+
+def preflight(
+    rows: Dataset, ids: Sequence[str], base: Path | Any, tokenizer: Any, args: Any, model: Any
+) -> tuple[Dataset, TokenCounts]:
+    """Check the rows of a run against its config and its base model.
+
+    Args:
+        rows: as `instructrec.data.trainable` returns them.
+        ids: their ids.
+        base: the folder of the base model, or a model that is loaded already.
+        tokenizer: of the base model, with the chat template of the run; gets `args.eos_token` if that is set.
+        args: TRL's `SFTConfig`.
+        model: TRL's `ModelConfig`.
+
+    Returns:
+        The rows that are not longer than `max_length`, because a truncated row teaches not to stop, and their counts;
+        a few longer ones are told in one printed line.
+
+    Raises:
+        UserError: quantization that would be ignored, adapted modules that the model does not have, special tokens
+            that the tokenizer does not have, a row of which nothing or not the end is supervised, or a `max_length`
+            that is too short for a completion or for many rows.
+    """
+    check_quantization(base, model)
+    check_lora_targets(base, model)
+    _check_special_tokens(tokenizer, args)
+    if "labels" in rows.column_names and (args.assistant_only_loss or args.completion_only_loss is False):
+        key = "assistant_only_loss" if args.assistant_only_loss else "completion_only_loss"
+        raise UserError(f"{key}: of this set's conversations all answers are supervised, and only they; leave it out")
+    stops = stop_tokens(base, tokenizer)
+    measured = measure(rows, tokenizer, stops)
+    for name, row in zip(ids, measured, strict=True):
+        if not row.supervised:
+            raise UserError(
+                f"row {name}: none of its {row.total} tokens is supervised, because the chat template writes nothing "
+                "of its answer; mend the template or give another with --chat_template_path"
+            )
+        if not row.stops:
+            endings = ", ".join(repr(tokenizer.decode([token])) for token in sorted(stops))
+            raise UserError(
+                f"row {name}: the end of its answer is not supervised ({endings} does not follow it), so that the "
+                "model would never learn to stop; give the token that the chat template writes there as --eos_token"
+            )
+    rows, counts = _fitting(rows, ids, measured, args.max_length)
+    if args.completion_only_loss is False:
+        counts = replace(counts, supervised=counts.tokens)
+    return rows, counts
+
+
+def _fitting(
+    rows: Dataset, ids: Sequence[str], measured: Sequence[RowTokens], max_length: int | None
+) -> tuple[Dataset, TokenCounts]:
+    counts = count(measured, max_length)
+    if max_length is None or not counts.too_long:
+        return rows, counts
+    named, longest = max(zip(ids, measured, strict=True), key=lambda pair: pair[1].supervised)
+    mend = f"set --max_length {counts.longest}, the tokens of the longest row"
+    if longest.supervised > max_length:
+        raise UserError(
+            f"max_length {max_length}: is shorter than the answer of row {named} ({longest.supervised} tokens); {mend}"
+        )
+    named, longest = max(zip(ids, measured, strict=True), key=lambda pair: pair[1].total)
+    found = (
+        f"{counts.too_long:,} of {counts.rows:,} rows are longer (row {named} has {longest.total} tokens, "
+        f"{longest.prompt} of them before its answer)"
+    )
+    if counts.too_long > LEFT_OUT * counts.rows:
+        raise UserError(f"max_length {max_length}: {found} and would be truncated; {mend}")
+    from accelerate import PartialState
+
+    PartialState().print(f"left out, for max_length {max_length}: {found}; {mend}, to keep them")
+    fitting = [place for place, row in enumerate(measured) if row.total <= max_length]
+    return rows.select(fitting), count([measured[place] for place in fitting], max_length)
+
+
+def _check_special_tokens(tokenizer: Any, args: Any) -> None:
+    for key in ("eos_token", "pad_token"):
+        token = getattr(args, key, None)
+        if token is not None and token not in tokenizer.get_vocab():
+            special = nearest(token, tokenizer.all_special_tokens)
+            raise UserError(f"{key}: {token!r} is not in the tokenizer's vocabulary.{special}")
+    if getattr(args, "eos_token", None) is not None:
+        tokenizer.eos_token = args.eos_token
