@@ -9,7 +9,7 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -106,17 +106,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _repeated(node: yaml.Node | None) -> Iterable[tuple[str, int]]:
+def _repeated(root: yaml.Node | None) -> Iterator[tuple[str, int]]:
     """The keys that a mapping, or one within it, gives again, with their lines: PyYAML keeps the last in silence."""
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen = set()
-    for key, value in node.value:
-        if key.value in seen:
-            yield key.value, key.start_mark.line + 1
-        seen.add(key.value)
-        if value is not node:
-            yield from _repeated(value)
+    open_nodes, visited = [root], set()
+    while open_nodes:
+        node = open_nodes.pop()
+        if id(node) in visited or not isinstance(node, yaml.MappingNode):
+            continue
+        visited.add(id(node))  # an alias may lead back to it
+        seen = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    yield key.value, key.start_mark.line + 1
+                seen.add(key.value)
+            open_nodes.append(value)
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -166,6 +170,8 @@ def _nearest_choice(value: Any, choices: Sequence[str]) -> str:
     if isinstance(value, bool):
         word = {True: "yes", False: "no"}[value]
         return f" YAML reads {word} as {value}: write '{word}' in quotes." if word in choices else ""
+    if value is None:
+        return ""
     longer = [choice for choice in choices if choice.startswith(str(value))]
     near = longer or difflib.get_close_matches(str(value), choices, n=1, cutoff=0.3)
     return f" Did you mean {near[0]!r}?" if near else ""
@@ -186,7 +192,7 @@ def check_types(values: dict[str, Any], record: type, where: str) -> None:
         value, hint = values[field.name], hints[field.name]
         choices = _choices(field, hint)
         if choices and (value is not None or not _fits(value, hint)):
-            for item in value if isinstance(value, list) else [value]:
+            for item in value if isinstance(value, list) and _fits(value, hint) else [value]:
                 if item not in choices:
                     known = f"one of {', '.join(choices)}" if len(choices) <= MOST_LISTED else "a known name"
                     raise UserError(

@@ -218,6 +218,8 @@ def check_lora_targets(base: Path | Any, model: Any) -> None:
     targets = model.lora_target_modules
     if not model.use_peft or targets in (None, "all-linear"):
         return
+    if not targets:
+        raise UserError("lora_target_modules: names no module; `all-linear` takes every linear layer")
     if isinstance(base, Path):
         with torch.device("meta"):
             base = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(base)))

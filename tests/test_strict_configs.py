@@ -46,6 +46,7 @@ TABLE: list[tuple[str, str, list[str]]] = [
     ("report_to: [none, wnb]", "", ["wrong.yaml: key 'report_to'", "'wnb'", "'wandb'"]),
     ("lr_scheduler_type: cosin", "", ["key 'lr_scheduler_type'", "'cosin'", "'cosine'"]),
     ("", "--optim adam", ["key 'optim'", "'adam'", "'adamw_torch'"]),
+    ("optim: [adamw_torch]", "", ["wrong.yaml: key 'optim'", "not ['adamw_torch']"]),
     ("", "--attn_implementation flash", ["key 'attn_implementation'", "'flash'", "'flash_attention_2'"]),
     ("eval_strategy: no", "", ["key 'eval_strategy'", "YAML reads no as False", "quotes"]),
     ("", "--learning_rate -0.5", ["key 'learning_rate' must be above 0, not -0.5"]),
@@ -114,6 +115,7 @@ TABLE: list[tuple[str, str, list[str]]] = [
         ["assistant_only_loss", "leave out the token that ends an answer", "before {% endgeneration %}"],
     ),
     ("use_peft: true\nlora_target_modules: [q_proj, v_prj]", "", ["lora_target_modules", "'v_prj'", "'v_proj'"]),
+    ("use_peft: true\nlora_target_modules: []", "", ["lora_target_modules: names no module", "`all-linear`"]),
     ("use_peft: true\nlora_target_modules: [lm_head]", "", ["lora_target_modules", "leave it out"]),
 ]
 
