@@ -68,6 +68,7 @@ def main() -> None:
         dataset = load_set(data.dataset_name, data.max_train_rows)
     tokenizer = load_tokenizer(folder)
     choose_template(tokenizer, args.chat_template_path, args.assistant_only_loss)
+    args.chat_template_path = None  # TRL would read it again, without the marks
     validation, callbacks = held_out(watched, dataset["validation"], args, tokenizer)
     with state.main_process_first():
         rows, validation = trainable(dataset["train"], validation, tokenizer)

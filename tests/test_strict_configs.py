@@ -315,6 +315,8 @@ class TestChatTemplates:
         flags = {"model_name_or_path": tiny_model, "dataset_name": instruction_set, "output_dir": tmp_path / "out"}
         flags |= {"max_steps": 1, "eval_strategy": "no", "load_best_model_at_end": "false", "dtype": "float32"}
         flags |= {"assistant_only_loss": "true", "max_train_rows": 30, "lora_target_modules": "q_proj"}
+        flags["chat_template_path"] = tmp_path / "mine.jinja"
+        flags["chat_template_path"].write_text((tiny_model / "chat_template.jinja").read_text())
         done = recipe("sft.py", *(text for key, value in flags.items() for text in (f"--{key}", str(value))))
         assert done.returncode == 0, done.stderr
         assert "of them supervised; the longest row has" in done.stdout
