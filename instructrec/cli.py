@@ -396,6 +396,43 @@ def _token_texts(name: str) -> Any:
     return texts
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def plan(
+    context: typer.Context,
+    config: Annotated[Path, typer.Argument(metavar="CONFIG [--KEY VALUE]...", help="The YAML of an SFT recipe.")],
+    accelerate: Annotated[
+        Path | None, typer.Option(help="A file of accelerate_configs/. Default: one process on this machine.")
+    ] = None,
+    probe: Annotated[bool, typer.Option("--probe", help="Also load the weights and time three steps here.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Say what a training run will take before any weight is read.
+
+    Its config and where each value is from, parameters, memory of each device by part, tokens, steps, padding and
+    truncation, and three rows with their supervised tokens in colour. Keys of the recipe may follow the YAML.
+
+    instructrec plan recipes/smollm2-135m/sft.yaml --max_length 1024
+    """
+    import json
+
+    from rich.console import Console
+
+    from instructrec.runtime import quiet
+
+    quiet()
+    from instructrec.plan import plan as plan_run
+    from instructrec.plan import show
+
+    if config.name.startswith("--"):
+        raise UserError(f"command line: the YAML comes first: instructrec plan CONFIG {config} ...")
+    found = plan_run(config, context.args, accelerate, probe)
+    if as_json:
+        print(json.dumps(found.as_json(), indent=2))
+    else:
+        console = Console()
+        show(found, console if console.is_terminal else Console(width=120))
+
+
 @app.command()
 def trace(
     row: Annotated[str, typer.Argument(metavar="ID", help="A row's id, or its first 6 hex digits or more.")],

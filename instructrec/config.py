@@ -85,6 +85,8 @@ CHOICES = {
 MOST_LISTED = 12
 """Choices that an error lists."""
 
+COMMAND_LINE = "command line"
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping. Raises `UserError` with the line where it does not parse or where a key is given again."""
@@ -251,10 +253,18 @@ def print_help(docstring: str, own: Sequence[type], others: Sequence[type] = ())
 def parse(
     records: Sequence[type], default_config: Path | None, argv: Sequence[str] | None = None
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """`parse_with_origins` without the origins."""
+    return parse_with_origins(records, default_config, argv)[:2]
+
+
+def parse_with_origins(
+    records: Sequence[type], default_config: Path | None, argv: Sequence[str] | None = None
+) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, str]]:
     """Parse `--config` (else `default_config`) and the command line into instances of the dataclasses `records`.
 
     Returns:
-        The instances, and the values that were given (YAML and command line, without defaults).
+        The instances, the values that were given (YAML and command line, without defaults), and for each of these where
+        it was given: the name of the YAML or `COMMAND_LINE`.
 
     Raises:
         UserError: an unknown key or flag (with the nearest known one), a value of the wrong type or outside its
@@ -296,7 +306,8 @@ def parse(
     for record in records:
         check_types(values, record, f"config {config}")
     flags = {flag: action.dest for action in actions.values() for flag in action.option_strings}
-    given, flagged = dict(values), set()
+    given = dict(values)
+    origins = dict.fromkeys(values, config.name if config else "")
     for argument in arguments:
         name = argument.partition("=")[0]
         if argument.startswith("--"):
@@ -305,7 +316,7 @@ def parse(
             if name not in flags:
                 raise UserError(f"command line: unknown flag {name!r}.{nearest(name, flags)}")
             given[flags[name]] = "from the command line"
-            flagged.add(flags[name])
+            origins[flags[name]] = COMMAND_LINE
     for key, reason in FORBIDDEN.items():
         if given.get(key) not in (None, False):
             raise UserError(f"{key}: {reason}")
@@ -313,8 +324,9 @@ def parse(
     parser.set_defaults_with_config(**values)
     arguments = _join_repeats(arguments, lists)
     typed = vars(parser.parse_known_args(arguments)[0])
+    flagged = {key: typed[key] for key, origin in origins.items() if origin == COMMAND_LINE}
     for record in records:
-        check_types({key: typed[key] for key in flagged}, record, "command line")
+        check_types(flagged, record, "command line")
     check_combinations(typed, given)
     try:
         parsed = parser.parse_args_into_dataclasses(args=arguments)
@@ -328,4 +340,4 @@ def parse(
         for field in dataclasses.fields(record)
         if field.name in given
     }
-    return tuple(parsed), resolved
+    return tuple(parsed), resolved, origins

@@ -28,6 +28,19 @@ MOST_NAMED = 3
 
 
 @dataclass
+class DataArguments:
+    """What to train on."""
+
+    dataset_name: str = field(
+        default=QUICKSTART_SET, metadata={"help": "Folder of an instruction set (`instructrec build`)."}
+    )
+    max_train_rows: int | None = field(
+        default=None,
+        metadata={"help": "Train on that many rows or whole conversations, chosen by a fixed shuffle; default: all."},
+    )
+
+
+@dataclass
 class HeldOutArguments:
     """Evaluation during training, at the steps that `eval_strategy` and `eval_steps` say."""
 

@@ -33,8 +33,10 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "instructrec"
 
 
-def resolve_model(name: str, revision: str | None = None) -> Path:
+def resolve_model(name: str, revision: str | None = None, weights: bool = True) -> Path:
     """The local folder of a model: the embedded one (made on the first call), a folder, or a Hub name (downloaded).
+
+    Without `weights` only config and tokenizer are downloaded.
 
     Raises:
         UserError: nothing is there, or the Hub cannot be reached and its cache has no copy.
@@ -52,14 +54,14 @@ def resolve_model(name: str, revision: str | None = None) -> Path:
         return folder.resolve()
     if name.startswith(("/", "./", "../", "~")) or name.count("/") > 1:
         raise UserError(f"model {name!r}: no such folder")
-    return _from_hub(name, revision)
+    return _from_hub(name, revision, weights)
 
 
-def _from_hub(name: str, revision: str | None) -> Path:
+def _from_hub(name: str, revision: str | None, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+    wanted = ["*.json", "*.jinja", "*.model", "*.txt", *(["*.safetensors"] if weights else [])]
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except HFValidationError:

@@ -37,11 +37,11 @@ def use_all_cores() -> int:
     return torch.get_num_threads()
 
 
-def cpu_flags() -> list[str]:
+def cpu_flags(arguments: list[str] | None = None) -> list[str]:
     """The command line, with `--use_cpu true` where no accelerator is found: TRL's defaults fail without one."""
     import torch
 
-    arguments = sys.argv[1:]
+    arguments = sys.argv[1:] if arguments is None else arguments
     if torch.accelerator.is_available() or any(a.partition("=")[0] == "--use_cpu" for a in arguments):
         return arguments
     return ["--use_cpu", "true", *arguments]

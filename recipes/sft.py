@@ -15,27 +15,13 @@ The same command again resumes from the last checkpoint. `--report_to tensorboar
 """
 
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from instructrec.config import parse, print_help, wants_help
 from instructrec.core.errors import run
-from instructrec.data import HeldOutArguments
+from instructrec.data import DataArguments, HeldOutArguments
 
 DEFAULT_CONFIG = Path(__file__).parent / "smollm2-135m" / "sft.yaml"
-
-
-@dataclass
-class DataArguments:
-    """What to train on."""
-
-    dataset_name: str = field(
-        default="outputs/quickstart/set", metadata={"help": "Folder of an instruction set (`instructrec build`)."}
-    )
-    max_train_rows: int | None = field(
-        default=None,
-        metadata={"help": "Train on that many rows or whole conversations, chosen by a fixed shuffle; default: all."},
-    )
 
 
 def main() -> None:

@@ -1,0 +1,403 @@
+"""What a training run will take, told before any weight is read: config, memory, tokens, steps and, if asked, time."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import takewhile
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from instructrec.config import parse_with_origins
+from instructrec.core.errors import UserError
+from instructrec.data import NOT_SUPERVISED, DataArguments, HeldOutArguments
+from instructrec.memory import Batch, Counted, Launch, Memory, MiB, count, estimate, read_launch
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SHOWN_ROWS = 3
+"""Rows whose supervised tokens are shown."""
+
+PROBE_STEPS = 3
+"""Steps of a probe; the first is left out, because it also allocates."""
+
+DECISIVE = {
+    *("model_name_or_path", "dtype", "use_peft", "load_in_4bit", "lora_r", "dataset_name", "output_dir", "max_length"),
+    *("packing", "max_steps", "num_train_epochs", "per_device_train_batch_size", "per_device_eval_batch_size"),
+    *("gradient_accumulation_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "bf16"),
+    *("gradient_checkpointing", "eval_strategy", "eval_items", "seed"),
+}
+"""Keys that are shown even where nobody gave them: time, memory or results hang on them."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A key's value, and where it is from: the YAML, the command line, TRL, this project or the machine."""
+
+    value: Any
+    origin: str
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """What a trainer makes of a split: one entry per sequence.
+
+    Attributes:
+        tokens, supervised: of each sequence.
+        rows: of the split, before any was dropped or packed.
+        truncated, cut: rows longer than `max_length`, and the tokens that they lose.
+        dropped: rows that lose every supervised token and are left out.
+    """
+
+    tokens: tuple[int, ...]
+    supervised: tuple[int, ...]
+    rows: int
+    truncated: int
+    cut: int
+    dropped: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """The steps of a run over its training rows.
+
+    Attributes:
+        rows, sequences: of one epoch; several rows share a sequence if they are packed.
+        steps, epochs: of the whole run.
+        tokens, supervised, padding: that it processes in all, padding not among the first two.
+        truncated, cut, dropped: see `Sequences`.
+        largest: tokens of the largest batch of one process, with padding.
+    """
+
+    rows: int
+    sequences: int
+    steps: int
+    epochs: float
+    tokens: int
+    supervised: int
+    padding: int
+    truncated: int
+    cut: int
+    dropped: int
+    largest: int
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A row as pieces of text, each supervised or given."""
+
+    id: str
+    pieces: tuple[tuple[str, bool], ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything `instructrec plan` says; `seconds_per_step` is null without a probe."""
+
+    config: dict[str, Value]
+    launch: Launch
+    model: Counted
+    memory: Memory
+    run: Run
+    shown: tuple[Shown, ...]
+    seconds_per_step: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan as JSON takes it."""
+        plan = asdict(self)
+        plan["launch"]["shards"] = sorted(self.launch.shards)
+        plan["memory"]["peak"] = self.memory.peak
+        return plan
+
+
+def plan(config: Path, overrides: Sequence[str] = (), accelerate: Path | None = None, probe: bool = False) -> Plan:
+    """Plan a run of recipes/sft.py.
+
+    Args:
+        config: the recipe's YAML.
+        overrides: `--key value …`, as the recipe takes them.
+        accelerate: a file of `accelerate_configs/`; one process without it.
+        probe: load the weights and time a few steps on this machine.
+
+    Raises:
+        UserError: whatever the recipe would refuse before it loads weights.
+    """
+    import torch
+    from trl import ModelConfig, SFTConfig
+
+    from instructrec.data import load_set, trainable
+    from instructrec.models import EMBEDDED, load_tokenizer, resolve_model
+    from instructrec.runtime import cpu_flags
+    from instructrec.training import held_out
+
+    records = (DataArguments, HeldOutArguments, SFTConfig, ModelConfig)
+    arguments = cpu_flags(list(overrides))
+    instances, _, origins = parse_with_origins(records, None, ["--config", str(config), *arguments])
+    data, watched, args, model = instances
+    if len(arguments) > len(overrides):
+        origins["use_cpu"] = "this machine"
+    launch = read_launch(accelerate) if accelerate else Launch(device="cuda" if torch.cuda.is_available() else "cpu")
+    name = model.model_name_or_path or EMBEDDED
+    folder = resolve_model(name, model.model_revision, weights=probe)
+    tokenizer = load_tokenizer(folder)
+    dataset = load_set(data.dataset_name, data.max_train_rows)
+    ids = dataset["train"]["id"][:SHOWN_ROWS]
+    validation, _ = held_out(watched, dataset["validation"], args, tokenizer)
+    rows, validation = trainable(dataset["train"], validation, tokenizer)
+
+    tokenized = [tokenize(row, tokenizer) for row in rows]
+    sequences = arrange(tokenized, args, args.packing)
+    run, largest = schedule(sequences, args, launch.processes)
+    evaluated = None
+    if validation is not None:
+        packing = args.packing if args.eval_packing is None else args.eval_packing
+        held = arrange([tokenize(row, tokenizer) for row in validation], args, packing)
+        evaluated = largest_batch(held, args.per_device_eval_batch_size, _joined(args, packing))
+    bf16 = bool(args.bf16) or launch.bf16
+    counted = count(folder, model, args, largest, bf16)
+    memory = estimate(counted, launch, largest, evaluated, args.gradient_accumulation_steps, str(args.optim.value))
+    return Plan(
+        config=_resolved(records, instances, origins),
+        launch=launch,
+        model=counted,
+        memory=memory,
+        run=run,
+        shown=tuple(_shown(tokenizer, *pair) for pair in zip(ids, tokenized, strict=False)),
+        seconds_per_step=_probe(folder, args, model, rows, tokenizer) if probe else None,
+    )
+
+
+def tokenize(row: dict[str, Any], tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Tokens and labels of a row as TRL makes them: a completion begins where prompt and whole part."""
+    if "input_ids" in row:
+        return row["input_ids"], row["labels"]
+    asked, whole = (
+        list(tokenizer.apply_chat_template(messages, add_generation_prompt=ask, return_dict=True)["input_ids"])
+        for messages, ask in ((row["prompt"], True), (row["prompt"] + row["completion"], False))
+    )
+    first = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(asked, whole, strict=False)))
+    return whole, [NOT_SUPERVISED] * first + whole[first:]
+
+
+def arrange(rows: Sequence[tuple[list[int], list[int]]], args: Any, packing: bool) -> Sequences:
+    """Truncate rows and, if asked for, pack them, both as TRL does."""
+    from datasets import Dataset
+    from trl import pack_dataset
+
+    limit = args.max_length or max(len(ids) for ids, _ in rows)
+    if args.completion_only_loss is False:
+        rows = [(ids, ids) for ids, _ in rows]
+    long = [len(ids) - limit for ids, _ in rows if len(ids) > limit]
+    loses = not packing or args.packing_strategy == "bfd"
+    kept = [(ids, labels) for ids, labels in rows if packing or any(n != NOT_SUPERVISED for n in labels[:limit])]
+    if packing:
+        table = Dataset.from_dict({"input_ids": [ids for ids, _ in kept], "labels": [labels for _, labels in kept]})
+        packed = pack_dataset(table, limit, args.packing_strategy)
+        kept = list(zip(packed["input_ids"], packed["labels"], strict=True))
+    return Sequences(
+        tokens=tuple(len(ids[:limit]) for ids, _ in kept),
+        supervised=tuple(sum(n != NOT_SUPERVISED for n in labels[:limit]) for _, labels in kept),
+        rows=len(rows),
+        truncated=len(long),
+        cut=sum(long) if loses else 0,
+        dropped=0 if packing else len(rows) - len(kept),
+    )
+
+
+def _joined(args: Any, packing: bool) -> bool:
+    """Whether the sequences of a batch share one line of tokens, so that nothing is padded."""
+    return args.padding_free or (packing and args.packing_strategy != "wrapped")
+
+
+def _batch(sequences: Sequences, chosen: Sequence[int], joined: bool) -> Batch:
+    lengths = [sequences.tokens[i] for i in chosen]
+    supervised = sum(sequences.supervised[i] for i in chosen)
+    if joined:
+        return Batch(1, sum(lengths), supervised, packed=True)
+    return Batch(len(lengths), max(lengths), supervised, packed=False)
+
+
+def largest_batch(sequences: Sequences, size: int, joined: bool) -> Batch:
+    """The batch of most tokens where sequences come in their own order."""
+    order = range(len(sequences.tokens))
+    return max((_batch(sequences, order[i : i + size], joined) for i in order[::size]), key=lambda batch: batch.tokens)
+
+
+def schedule(sequences: Sequences, args: Any, processes: int) -> tuple[Run, Batch]:
+    """Follow the trainer through its batches: what it processes in all, and the largest batch of a process.
+
+    Every epoch has an order of its own, drawn from seed + epoch (accelerate's `SeedableRandomSampler`); process i takes
+    every batch number i modulo processes, and the first batches again where the last round is not full.
+
+    Raises:
+        UserError: no sequence is left to train on.
+    """
+    import torch
+
+    count_, size, joined = len(sequences.tokens), args.per_device_train_batch_size, _joined(args, args.packing)
+    if not count_:
+        raise UserError("max_length: no row keeps a supervised token; set a larger --max_length")
+    rounds = math.ceil(math.ceil(count_ / size) / processes)
+    steps_per_epoch = math.ceil(rounds / args.gradient_accumulation_steps)
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
+    seed = args.seed if args.data_seed is None else args.data_seed
+    largest, tokens, supervised, padded = Batch(1, 1, 0, joined), 0, 0, 0
+    for epoch in range(math.ceil(steps / steps_per_epoch)):
+        order = torch.randperm(count_, generator=torch.Generator().manual_seed(seed + epoch)).tolist()
+        batches = [order[i : i + size] for i in range(0, count_, size)]
+        left = steps - epoch * steps_per_epoch
+        for number in range(min(rounds, left * args.gradient_accumulation_steps) * processes):
+            chosen = batches[number % len(batches)]
+            batch = _batch(sequences, chosen, joined)
+            largest = max(largest, batch, key=lambda batch: batch.tokens)
+            tokens += sum(sequences.tokens[i] for i in chosen)
+            supervised += batch.supervised
+            padded += batch.tokens
+    run = Run(
+        rows=sequences.rows,
+        sequences=count_,
+        steps=steps,
+        epochs=steps / steps_per_epoch,
+        tokens=tokens,
+        supervised=supervised,
+        padding=padded - tokens,
+        truncated=sequences.truncated,
+        cut=sequences.cut,
+        dropped=sequences.dropped,
+        largest=largest.tokens,
+    )
+    return run, largest
+
+
+def _resolved(records: Sequence[type], instances: Sequence[Any], origins: dict[str, str]) -> dict[str, Value]:
+    """Every key's value and origin; what may hold a credential is left out."""
+    from instructrec.lineage import without_secrets
+
+    found = {}
+    for record, instance in zip(records, instances, strict=True):
+        whose = "instructrec" if record in (DataArguments, HeldOutArguments) else "TRL"
+        values = {field.name: getattr(instance, field.name) for field in fields(record)}
+        for key, value in without_secrets(values).items():
+            value = getattr(value, "value", value)  # of an enumeration
+            plain = isinstance(value, (str, int, float, bool, list, dict, type(None)))
+            found[key] = Value(value if plain else str(value), origins.get(key, f"default of {whose}"))
+    if found["model_name_or_path"].value is None:
+        from instructrec.models import EMBEDDED
+
+        found["model_name_or_path"] = Value(EMBEDDED, "default of instructrec")
+    return found
+
+
+def _shown(tokenizer: Any, row: str, tokenized: tuple[list[int], list[int]]) -> Shown:
+    """A row's tokens as text, joined where neighbours are alike."""
+    runs: list[tuple[list[int], bool]] = []
+    for token, label in zip(*tokenized, strict=True):
+        supervised = label != NOT_SUPERVISED
+        if not runs or runs[-1][1] != supervised:
+            runs.append(([], supervised))
+        runs[-1][0].append(token)
+    return Shown(row, tuple((tokenizer.decode(tokens), supervised) for tokens, supervised in runs))
+
+
+def _probe(folder: Path, args: Any, model: Any, rows: Any, tokenizer: Any) -> float:
+    """Train for a few steps and return the seconds of one."""
+    from dataclasses import replace
+
+    from transformers import PrinterCallback, TrainerCallback
+    from trl import SFTTrainer, get_peft_config, get_quantization_config
+
+    from instructrec.models import trainable_on_cpu
+
+    class Clock(TrainerCallback):
+        ends: list[float]
+
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            self.ends = [time.perf_counter()]
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            self.ends.append(time.perf_counter())
+
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as scratch:
+        short = replace(
+            args,
+            output_dir=scratch,
+            max_steps=PROBE_STEPS,
+            eval_strategy="no",
+            save_strategy="no",
+            load_best_model_at_end=False,
+            report_to=["none"],
+            disable_tqdm=True,
+            model_init_kwargs={"dtype": model.dtype, "attn_implementation": model.attn_implementation},
+        )
+        trainer = SFTTrainer(
+            model=str(folder),
+            args=short,
+            train_dataset=rows,
+            processing_class=tokenizer,
+            quantization_config=get_quantization_config(model),
+            peft_config=get_peft_config(model),
+            callbacks=[clock],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainable_on_cpu(trainer.model)
+        trainer.train()
+    return median(b - a for a, b in zip(clock.ends[1:], clock.ends[2:], strict=False))
+
+
+def show(found: Plan, console: Console) -> None:
+    """Print a plan."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("key", "value", "from", box=None, title="Config", title_justify="left")
+    hidden = 0
+    for key, value in found.config.items():
+        if key in DECISIVE or not value.origin.startswith("default"):
+            table.add_row(key, Text(str(value.value)), Text(value.origin, "dim" if "default" in value.origin else ""))
+        else:
+            hidden += 1
+    console.print(table)
+    console.print(f"{hidden} more keys have TRL's or this project's defaults (--json lists them)\n")
+
+    model, launch, memory, run = found.model, found.launch, found.memory, found.run
+    share = model.trainable / model.total
+    console.print(f"Parameters: {model.total:,}, of which {model.trainable:,} are trained ({share:.2%})\n")
+
+    devices = f"{launch.processes} × {launch.device}" if launch.processes > 1 else f"one {launch.device} device"
+    table = Table("part", box=None, title=f"Memory of each device ({devices}, {launch.strategy})", title_justify="left")
+    table.add_column("MiB", justify="right")
+    for part, size in memory.parts.items():
+        if size:
+            table.add_row(part, f"{size / MiB:,.0f}")
+    for phase, size in memory.phases.items():
+        table.add_row(f"most while {phase}", f"{size / MiB:,.0f}", style="bold" if size == memory.peak else "")
+    console.print(table)
+    console.print(f"peak: {memory.peak / MiB:,.0f} MiB, beside the imported libraries\n")
+
+    console.print(
+        f"Run: {run.rows:,} rows in {run.sequences:,} sequences, {run.steps:,} steps ({run.epochs:.2f} epochs), "
+        f"{run.tokens:,} tokens, {run.supervised:,} of them supervised ({run.supervised / run.tokens:.0%}); "
+        f"padding {run.padding:,} ({run.padding / (run.tokens + run.padding):.0%}); "
+        f"{run.truncated:,} rows truncated by {run.cut:,} tokens, {run.dropped:,} dropped; "
+        f"largest batch of a process {run.largest:,} tokens"
+    )
+    if found.seconds_per_step is not None:
+        total = found.seconds_per_step * run.steps
+        console.print(
+            f"Time: {found.seconds_per_step:.2f} s per step here, {total / 60:.1f} minutes for {run.steps:,} steps "
+            f"({PROBE_STEPS} steps probed, evaluations not among them)"
+        )
+    for row in found.shown:
+        text = Text("".join(piece for piece, _ in row.pieces))
+        place = 0
+        for piece, supervised in row.pieces:
+            text.stylize("bold green" if supervised else "dim", place, place + len(piece))
+            place += len(piece)
+        console.print(f"\nRow {row.id} (what is supervised is green):", highlight=False)
+        console.print(text)
