@@ -29,7 +29,7 @@ MiB = 2**20
 
 SHORT = {"max_steps": 2, "eval_strategy": "no", "load_best_model_at_end": "false", "save_strategy": "no"}
 FULL = {"use_peft": "false", "dtype": "float32", "learning_rate": "1e-5"}
-EVALUATION = {"eval_strategy": "steps", "eval_steps": 2, "eval_items": 8, "load_best_model_at_end": "false"}
+EVALUATION = {"eval_strategy": "steps", "eval_steps": 2, "eval_items": 32, "load_best_model_at_end": "false"}
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "LoRA": SHORT,

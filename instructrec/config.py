@@ -305,7 +305,8 @@ def parse_with_origins(
             values[key] = [values[key]]  # as on the command line
     for record in records:
         check_types(values, record, f"config {config}")
-    flags = {flag: action.dest for action in actions.values() for flag in action.option_strings}
+    # Of every action: a boolean that is true by default has two for one key, `--key` and `--no_key`.
+    flags = {flag: action.dest for action in parser._actions for flag in action.option_strings}
     given = dict(values)
     origins = dict.fromkeys(values, config.name if config else "")
     for argument in arguments:

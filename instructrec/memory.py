@@ -29,11 +29,11 @@ and two more while the gradient is added up.
 """
 
 PROCESS = 420 * MiB
-"""What a process on a CPU takes after its imports beside tensors: tokenizer, Arrow tables and the checks of a set, modules
-that torch and the trainer import late, buffers of oneDNN, and holes of the heap that glibc cannot give back.
+"""What a process on a CPU takes after its imports beside tensors: tokenizer, Arrow tables and the checks of a set,
+modules that torch and the trainer import late, buffers of oneDNN, and holes of the heap that glibc cannot give back.
 
-Measured, not derived: what was left of 306 to 512 MiB in the first three runs of benchmarks/plan.py (SmolLM2-135M, a set
-of 4,583 rows). A set of some hundred rows needs about 75 MiB less.
+Measured, not derived: what was left of 306 to 512 MiB in the first three runs of benchmarks/plan.py (SmolLM2-135M, a
+set of 4,583 rows). A set of some hundred rows needs about 75 MiB less.
 """
 
 
