@@ -37,7 +37,6 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "full": SHORT | FULL,
     "full, padded": SHORT | FULL | {"packing": "false", "per_device_train_batch_size": 4, "max_length": 256},
     "LoRA, 1024 tokens": SHORT | {"max_length": 1024},
-    "LoRA, checkpointing": SHORT | {"gradient_checkpointing": "true"},
     "LoRA, saving and evaluating": SHORT | EVALUATION | {"save_strategy": "steps", "save_steps": 2},
 }
 """What is changed in the recipe's YAML."""
