@@ -137,7 +137,7 @@ def train(arm: str, seed: int, work: Path, steps: int) -> None:
     quiet()
     values = read_yaml(RECIPE)
     model = ModelConfig(**{key: values[key] for key in values if key.startswith("lora") or key == "use_peft"})
-    kept = ("learning_rate", "lr_scheduler_type", "warmup_steps", "packing", "bf16", "gradient_checkpointing")
+    kept = ("learning_rate", "lr_scheduler_type", "warmup_steps", "packing", "bf16", "activation_checkpointing")
     output = adapter(work, arm, seed)
     args = SFTConfig(
         **{key: values[key] for key in kept},

@@ -30,7 +30,7 @@ def mine(document: Document, rng: random.Random) -> Iterator[Example]:
     others: list[str] = []
     for text, passage, phrases in found:
         repeated = sorted(phrase for phrase in set(phrases) if text.count(phrase) > 1)
-        if not repeated or not is_plain(text):
+        if not repeated or not is_plain(text) or any(one[0].islower() for one in text.split("\n\n")):
             continue
         phrase = rng.choice(repeated)
         places = [match.start() for match in re.finditer(rf"(?<= ){phrase}(?= )", text)]

@@ -53,7 +53,7 @@ def mine(document: Document, rng: random.Random) -> Iterator[Example]:
     for pair in islice(zip(*(drawn(sides[label], rng) for label in LABELS), strict=False), 12):
         for label, (subject, one, item) in zip(LABELS, pair, strict=True):
             both = sum(other == item for side in sides.values() for _, _, other in side) > 1
-            if not both and is_plain(item) and LEAST_WORDS <= count_words(item) <= MOST_WORDS and item[-1] not in ";,:":
+            if not both and is_plain(item) and LEAST_WORDS <= count_words(item) <= MOST_WORDS and item[-1] not in ";,:" and "?" not in item:
                 yield Example({"subject": subject, "remark": item}, label, one.start, one.end, LABELS)
 
 

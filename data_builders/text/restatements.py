@@ -27,6 +27,9 @@ _IN_SHORT = (
 )
 SAID_AGAIN, SUMMED_UP = (re.compile(rf"(?:{phrases})[,:] (?P<said>\S.*)") for phrases in (_AGAIN, _IN_SHORT))
 """A sentence that opens with such a phrase, and what follows it."""
+# What sets a rule, or names something: a sentence that does so anew is a consequence.
+_CLAIM = re.compile(r"\b(?:must|should|may|cannot|never|always)\b|`[^`]+`")
+_POINTS = re.compile(r"^(?:it|this|that|these|those|they|he|she)\b|\b(?:it|they) (?:is|are|was|were)\b", re.IGNORECASE)
 _MARKUP = re.compile(r"[\[\]{}<>|\\]|`_|::|\.\.|--|://")
 
 
@@ -74,6 +77,8 @@ def restated(document: Document, rng: random.Random, marked: re.Pattern[str], le
                 continue
             said, text = match["said"], " ".join(before)
             if not LEAST_WORDS <= count_words(said) <= MOST_WORDS or not all(map(_is_whole, before)):
+                continue
+            if set(_CLAIM.findall(said)) - set(_CLAIM.findall(text)) or _POINTS.search(before[0]):
                 continue
             others = list(islice(_others(passage, among, rng), 8))
             said = said[0].upper() + said[1:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from itertools import islice
 
@@ -18,6 +19,10 @@ _FRAMES = (
 )
 
 
+# Sentences of their own, links, emphasis, and cells that were joined with others.
+_NOT_A_PHRASE = re.compile(r"[.!?:]$|[.!?] |---|\w_+(?!\w)|`_|\*\*")
+
+
 def _sentence(frame: tuple[str, str], header: tuple[str, ...], row: tuple[str, ...], key: int) -> str:
     whole, part = frame
     named = [part.format(name=header[j], cell=cell) for j, cell in enumerate(row) if j != key]
@@ -28,7 +33,7 @@ def _sentence(frame: tuple[str, str], header: tuple[str, ...], row: tuple[str, .
 def mine(document: Document, rng: random.Random) -> Iterator[Example]:
     for table in drawn(tables(document), rng):
         key = table.key
-        rows = [row for row in table.rows if all(row)]
+        rows = [row for row in table.rows if all(cell and not _NOT_A_PHRASE.search(cell) for cell in row)]
         if key is None or len(rows) < 2:
             continue
         model = rng.choice(rows)

@@ -15,5 +15,6 @@ def mine(document: Document, rng: random.Random) -> Iterator[Example]:
         yield from rewritten(document, document.summary, most=250, shortest=0.05, longest=0.5)
 
 
+OFF = "how a summary is put is not determined by its text and a few of its words (neither reader accepted one of three)"
 # Computed, because the content of a record is its text alone.
-FAMILY = Family("summary", group="summary", kind="text", mine=mine, computed=True)
+FAMILY = Family("summary", group="summary", kind="text", mine=mine, computed=True, off=OFF)

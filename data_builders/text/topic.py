@@ -45,7 +45,8 @@ def mine(document: Document, rng: random.Random) -> Iterator[Example]:
             continue
         chapter, names = chapters[heading.start]
         given = terms(passage.text) | terms(heading.text)
-        if len(given & terms(chapter.text)) < SHARED or not passage.text[0].isupper():
+        named = terms(chapter.text)
+        if len(given & named) < SHARED or named <= terms(heading.text) or not passage.text[0].isupper():
             continue
         # No other chapter names anything that the section names.
         options = with_options(chapter.text, [name for name in names if is_name(name) and not given & terms(name)], rng)
