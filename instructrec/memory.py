@@ -283,12 +283,12 @@ def count(folder: Path, model: Any, args: Any, batch: Batch, bf16: bool) -> Coun
     with FakeTensorMode():
         _to_fake(adapted)
         kept = _kept_for_backward(base, batch, bf16)
-        if args.gradient_checkpointing:
+        if args.activation_checkpointing:
             # Each layer keeps its input alone, and one layer at a time computes what it had kept otherwise (Chen et
             # al., 2016, https://arxiv.org/abs/1604.06174).
             if peft_config is not None:
                 adapted.enable_input_require_grads()
-            adapted.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
+            adapted.gradient_checkpointing_enable(args.activation_checkpointing_kwargs)
             kept = _kept_for_backward(base, batch, bf16) + kept // text.num_hidden_layers
     files = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     return Counted(

@@ -7,14 +7,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from itertools import takewhile
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from instructrec.config import parse_with_origins
-from instructrec.core.errors import UserError
-from instructrec.data import NOT_SUPERVISED, DataArguments, HeldOutArguments
+from instructrec.data import DataArguments, HeldOutArguments
 from instructrec.memory import Batch, Counted, Launch, Memory, MiB, count, estimate, read_launch
 
 if TYPE_CHECKING:
@@ -26,11 +24,14 @@ SHOWN_ROWS = 3
 PROBE_STEPS = 3
 """Steps of a probe; the first is left out, because it also allocates."""
 
+Tokens = tuple[Sequence[int], Sequence[bool]]
+"""A row's tokens, and whether each is supervised."""
+
 DECISIVE = {
     *("model_name_or_path", "dtype", "use_peft", "load_in_4bit", "lora_r", "dataset_name", "output_dir", "max_length"),
     *("packing", "max_steps", "num_train_epochs", "per_device_train_batch_size", "per_device_eval_batch_size"),
     *("gradient_accumulation_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "bf16"),
-    *("gradient_checkpointing", "eval_strategy", "eval_items", "seed"),
+    *("activation_checkpointing", "eval_strategy", "eval_items", "seed"),
 }
 """Keys that are shown even where nobody gave them: time, memory or results hang on them."""
 
@@ -49,17 +50,12 @@ class Sequences:
 
     Attributes:
         tokens, supervised: of each sequence.
-        rows: of the split, before any was dropped or packed.
-        truncated, cut: rows longer than `max_length`, and the tokens that they lose.
-        dropped: rows that lose every supervised token and are left out.
+        rows: that they were made of.
     """
 
     tokens: tuple[int, ...]
     supervised: tuple[int, ...]
     rows: int
-    truncated: int
-    cut: int
-    dropped: int
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ class Run:
         rows, sequences: of one epoch; several rows share a sequence if they are packed.
         steps, epochs: of the whole run.
         tokens, supervised, padding: that it processes in all, padding not among the first two.
-        truncated, cut, dropped: see `Sequences`.
+        left_out: rows that are longer than `max_length`.
         largest: tokens of the largest batch of one process, with padding.
     """
 
@@ -81,9 +77,7 @@ class Run:
     tokens: int
     supervised: int
     padding: int
-    truncated: int
-    cut: int
-    dropped: int
+    left_out: int
     largest: int
 
 
@@ -130,8 +124,10 @@ def plan(config: Path, overrides: Sequence[str] = (), accelerate: Path | None = 
     import torch
     from trl import ModelConfig, SFTConfig
 
+    from instructrec.chat_templates import choose_template
     from instructrec.data import load_set, trainable
     from instructrec.models import EMBEDDED, load_tokenizer, resolve_model
+    from instructrec.preflight import preflight, tokens_of
     from instructrec.runtime import cpu_flags
     from instructrec.training import held_out
 
@@ -145,18 +141,21 @@ def plan(config: Path, overrides: Sequence[str] = (), accelerate: Path | None = 
     name = model.model_name_or_path or EMBEDDED
     folder = resolve_model(name, model.model_revision, weights=probe)
     tokenizer = load_tokenizer(folder)
+    choose_template(tokenizer, args.chat_template_path, args.assistant_only_loss)
     dataset = load_set(data.dataset_name, data.max_train_rows)
-    ids = dataset["train"]["id"][:SHOWN_ROWS]
+    ids = dataset["train"]["id"]
     validation, _ = held_out(watched, dataset["validation"], args, tokenizer)
     rows, validation = trainable(dataset["train"], validation, tokenizer)
 
-    tokenized = [tokenize(row, tokenizer) for row in rows]
-    sequences = arrange(tokenized, args, args.packing)
-    run, largest = schedule(sequences, args, launch.processes)
+    first = tokens_of(rows.select(range(min(SHOWN_ROWS, len(rows)))), tokenizer)
+    shown = tuple(_shown(tokenizer, *pair) for pair in zip(ids, first, strict=False))
+    rows, _ = preflight(rows, ids, folder, tokenizer, args, model)
+    sequences = arrange(list(tokens_of(rows, tokenizer)), args, args.packing)
+    run, largest = schedule(sequences, args, launch.processes, len(ids) - len(rows))
     evaluated = None
     if validation is not None:
         packing = args.packing if args.eval_packing is None else args.eval_packing
-        held = arrange([tokenize(row, tokenizer) for row in validation], args, packing)
+        held = arrange(list(tokens_of(validation, tokenizer)), args, packing)
         evaluated = largest_batch(held, args.per_device_eval_batch_size, _joined(args, packing))
     bf16 = bool(args.bf16) or launch.bf16
     counted = count(folder, model, args, largest, bf16)
@@ -167,51 +166,34 @@ def plan(config: Path, overrides: Sequence[str] = (), accelerate: Path | None = 
         model=counted,
         memory=memory,
         run=run,
-        shown=tuple(_shown(tokenizer, *pair) for pair in zip(ids, tokenized, strict=False)),
+        shown=shown,
         seconds_per_step=_probe(folder, args, model, rows, tokenizer) if probe else None,
     )
 
 
-def tokenize(row: dict[str, Any], tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Tokens and labels of a row as TRL makes them: a completion begins where prompt and whole part."""
-    if "input_ids" in row:
-        return row["input_ids"], row["labels"]
-    asked, whole = (
-        list(tokenizer.apply_chat_template(messages, add_generation_prompt=ask, return_dict=True)["input_ids"])
-        for messages, ask in ((row["prompt"], True), (row["prompt"] + row["completion"], False))
-    )
-    first = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(asked, whole, strict=False)))
-    return whole, [NOT_SUPERVISED] * first + whole[first:]
-
-
-def arrange(rows: Sequence[tuple[list[int], list[int]]], args: Any, packing: bool) -> Sequences:
-    """Truncate rows and, if asked for, pack them, both as TRL does."""
+def arrange(rows: Sequence[Tokens], args: Any, packing: bool) -> Sequences:
+    """Truncate rows (of validation: no training row is too long) and, if asked for, pack them, both as TRL does."""
     from datasets import Dataset
     from trl import pack_dataset
 
     limit = args.max_length or max(len(ids) for ids, _ in rows)
     if args.completion_only_loss is False:
-        rows = [(ids, ids) for ids, _ in rows]
-    long = [len(ids) - limit for ids, _ in rows if len(ids) > limit]
-    loses = not packing or args.packing_strategy == "bfd"
-    kept = [(ids, labels) for ids, labels in rows if packing or any(n != NOT_SUPERVISED for n in labels[:limit])]
+        rows = [(ids, [True] * len(ids)) for ids, _ in rows]
+    kept = [(ids[:limit], supervised[:limit]) for ids, supervised in rows]
     if packing:
-        table = Dataset.from_dict({"input_ids": [ids for ids, _ in kept], "labels": [labels for _, labels in kept]})
+        table = Dataset.from_dict(dict(zip(("ids", "supervised"), map(list, zip(*kept, strict=True)), strict=True)))
         packed = pack_dataset(table, limit, args.packing_strategy)
-        kept = list(zip(packed["input_ids"], packed["labels"], strict=True))
+        kept = list(zip(packed["ids"], packed["supervised"], strict=True))
     return Sequences(
-        tokens=tuple(len(ids[:limit]) for ids, _ in kept),
-        supervised=tuple(sum(n != NOT_SUPERVISED for n in labels[:limit]) for _, labels in kept),
+        tokens=tuple(len(ids) for ids, _ in kept),
+        supervised=tuple(sum(supervised) for _, supervised in kept),
         rows=len(rows),
-        truncated=len(long),
-        cut=sum(long) if loses else 0,
-        dropped=0 if packing else len(rows) - len(kept),
     )
 
 
 def _joined(args: Any, packing: bool) -> bool:
     """Whether the sequences of a batch share one line of tokens, so that nothing is padded."""
-    return args.padding_free or (packing and args.packing_strategy != "wrapped")
+    return args.padding_free or packing
 
 
 def _batch(sequences: Sequences, chosen: Sequence[int], joined: bool) -> Batch:
@@ -228,20 +210,15 @@ def largest_batch(sequences: Sequences, size: int, joined: bool) -> Batch:
     return max((_batch(sequences, order[i : i + size], joined) for i in order[::size]), key=lambda batch: batch.tokens)
 
 
-def schedule(sequences: Sequences, args: Any, processes: int) -> tuple[Run, Batch]:
+def schedule(sequences: Sequences, args: Any, processes: int, left_out: int) -> tuple[Run, Batch]:
     """Follow the trainer through its batches: what it processes in all, and the largest batch of a process.
 
     Every epoch has an order of its own, drawn from seed + epoch (accelerate's `SeedableRandomSampler`); process i takes
     every batch number i modulo processes, and the first batches again where the last round is not full.
-
-    Raises:
-        UserError: no sequence is left to train on.
     """
     import torch
 
     count_, size, joined = len(sequences.tokens), args.per_device_train_batch_size, _joined(args, args.packing)
-    if not count_:
-        raise UserError("max_length: no row keeps a supervised token; set a larger --max_length")
     rounds = math.ceil(math.ceil(count_ / size) / processes)
     steps_per_epoch = math.ceil(rounds / args.gradient_accumulation_steps)
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
@@ -266,9 +243,7 @@ def schedule(sequences: Sequences, args: Any, processes: int) -> tuple[Run, Batc
         tokens=tokens,
         supervised=supervised,
         padding=padded - tokens,
-        truncated=sequences.truncated,
-        cut=sequences.cut,
-        dropped=sequences.dropped,
+        left_out=left_out,
         largest=largest.tokens,
     )
     return run, largest
@@ -293,11 +268,10 @@ def _resolved(records: Sequence[type], instances: Sequence[Any], origins: dict[s
     return found
 
 
-def _shown(tokenizer: Any, row: str, tokenized: tuple[list[int], list[int]]) -> Shown:
+def _shown(tokenizer: Any, row: str, tokenized: Tokens) -> Shown:
     """A row's tokens as text, joined where neighbours are alike."""
     runs: list[tuple[list[int], bool]] = []
-    for token, label in zip(*tokenized, strict=True):
-        supervised = label != NOT_SUPERVISED
+    for token, supervised in zip(*tokenized, strict=True):
         if not runs or runs[-1][1] != supervised:
             runs.append(([], supervised))
         runs[-1][0].append(token)
@@ -384,7 +358,7 @@ def show(found: Plan, console: Console) -> None:
         f"Run: {run.rows:,} rows in {run.sequences:,} sequences, {run.steps:,} steps ({run.epochs:.2f} epochs), "
         f"{run.tokens:,} tokens, {run.supervised:,} of them supervised ({run.supervised / run.tokens:.0%}); "
         f"padding {run.padding:,} ({run.padding / (run.tokens + run.padding):.0%}); "
-        f"{run.truncated:,} rows truncated by {run.cut:,} tokens, {run.dropped:,} dropped; "
+        f"{run.left_out:,} rows left out as too long; "
         f"largest batch of a process {run.largest:,} tokens"
     )
     if found.seconds_per_step is not None:

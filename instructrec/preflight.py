@@ -78,8 +78,12 @@ def measure(rows: Dataset, tokenizer: Any, stops: set[int]) -> list[RowTokens]:
         tokenizer: with the chat template of the run.
         stops: the tokens that end generation.
     """
-    pairs = _labelled(rows) if "labels" in rows.column_names else _completions(rows, tokenizer)
-    return [_row_tokens(ids, supervised, stops) for ids, supervised in pairs]
+    return [_row_tokens(ids, supervised, stops) for ids, supervised in tokens_of(rows, tokenizer)]
+
+
+def tokens_of(rows: Dataset, tokenizer: Any) -> Iterator[tuple[Sequence[int], Sequence[bool]]]:
+    """The tokens of each row, and for each whether it is supervised; arguments as of `measure`."""
+    return _labelled(rows) if "labels" in rows.column_names else _completions(rows, tokenizer)
 
 
 def _row_tokens(ids: Sequence[int], supervised: Sequence[bool], stops: set[int]) -> RowTokens:

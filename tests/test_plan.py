@@ -92,7 +92,7 @@ def test_parameters_and_kept_tensors_are_those_of_the_loaded_model(use_peft, dty
 
     torch.manual_seed(0)
     model = ModelConfig(use_peft=use_peft, lora_r=4, lora_dropout=0.0, lora_target_modules=["all-linear"], dtype=dtype)
-    args = SFTConfig(use_cpu=True, bf16=False, gradient_checkpointing=False, report_to=[])
+    args = SFTConfig(use_cpu=True, bf16=False, activation_checkpointing=False, report_to=[])
     tokens = 64
     counted = count(tiny_model, model, args, Batch(1, tokens, 10, packed=True), bf16=False)
 
@@ -194,7 +194,7 @@ def test_shards_divide_what_they_divide(weightless, instruction_set, tmp_path):
 def test_checkpointing_keeps_less(weightless, instruction_set, tmp_path):
     given = flags(weightless, instruction_set, tmp_path / "out")
     with_, without = (
-        planned(str(SFT), *given, "--gradient_checkpointing", value)["memory"]["parts"]["activations"]
+        planned(str(SFT), *given, "--activation_checkpointing", value)["memory"]["parts"]["activations"]
         for value in ("true", "false")
     )
     assert with_ < 0.8 * without  # of two layers, one is computed again at a time
