@@ -4,7 +4,8 @@
 
 A corpus of each size (MB) is made from the paragraphs of --source: recombined in random order, 40 % of their words
 replaced by other words of the source, so that few documents are near duplicates. Each build runs as a process of its
-own, whose CPU seconds and peak memory, with those of its workers, are read from the system ten times a second. Results
+own, whose CPU seconds and peak memory, with those of its workers, are read from the system ten times a second. With
+--all-rows the work does not depend on what the balance can keep, which a large corpus has more of than it needs. Results
 go to benchmarks/results as JSON, Markdown and a picture.
 """
 
@@ -31,6 +32,7 @@ SPINE = (
     "docstring_to_function,function_name,function_to_docstring"
 )
 """The families that the first measurements were made with."""
+MAXIMA = ("rows-per-family", "heldout-rows-per-family", "answer-words-per-family")
 
 
 def paragraphs(sources: list[Path]) -> list[list[str]]:
@@ -81,13 +83,13 @@ def make_corpus(sources: list[Path], folder: Path, megabytes: float, seed: int =
     return written
 
 
-def measure(corpus: Path, families: str, gates: str, workers: int) -> dict[str, float]:
+def measure(corpus: Path, options: list[str], gates: str, workers: int) -> dict[str, float]:
     """Build once: CPU seconds of all processes, wall seconds, peak MiB of the largest process, and what came out."""
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch, "set")
         command = [sys.executable, "-m", "instructrec", "build", "--corpus", str(corpus), "--output", str(output)]
         command += ["--workers", str(workers), *(["--gates", "none"] if gates == "off" else [])]
-        command += ["--families", families] if families != "all" else []
+        command += options
         started = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
             cpu, memory = watch(process)
@@ -170,14 +172,20 @@ def main() -> None:
     parser.add_argument("--sizes", type=float, nargs="+", default=[10.0], help="MB")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--families", default=SPINE, help="names, or `all`; default: %(default)s")
+    parser.add_argument("--all-rows", action="store_true", help="no maxima: every document is asked for all it has")
     parser.add_argument("--seconds", type=float, default=60, help="repeat every build for so long, once at least")
     arguments = parser.parse_args()
+    options = ["--families", arguments.families] if arguments.families != "all" else []
+    if arguments.all_rows:
+        options += [part for name in MAXIMA for part in (f"--{name}", str(10**9))]
+    # Kept apart, since they answer different questions.
+    name = f"build{'-all-families' * (arguments.families == 'all')}{'-all-rows' * arguments.all_rows}"
     settings = [(gates, workers) for workers in arguments.workers for gates in ("off", "on")]
     results: list[dict] = []
     with tempfile.TemporaryDirectory() as scratch:
         sources = arguments.source or [_topics(Path(scratch, "topics"))]
         make_corpus(sources, Path(scratch, "least"), 0.05)
-        startup = {setting: measure(Path(scratch, "least"), arguments.families, *setting) for setting in settings}
+        startup = {setting: measure(Path(scratch, "least"), options, *setting) for setting in settings}
         for size in arguments.sizes:
             corpus = Path(scratch, f"corpus-{size:g}")
             written = make_corpus(sources, corpus, size)
@@ -185,16 +193,16 @@ def main() -> None:
             # Turn by turn, so that a slow minute of the machine does not fall on one setting.
             while turn := [setting for setting in settings if until[setting] < arguments.seconds]:
                 for gates, workers in turn:
-                    found = measure(corpus, arguments.families, gates, workers)
+                    found = measure(corpus, options, gates, workers)
                     row = {"mb": written / 1e6, "gates": gates, "workers": workers, **found}
                     until[gates, workers] += row["wall_s"]
                     results.append(row)
                     print({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
-                    report(settings, startup, results)
+                    report(name, settings, startup, results)
             shutil.rmtree(corpus)
 
 
-def report(settings: list[tuple[str, int]], startup: dict, results: list[dict]) -> None:
+def report(name: str, settings: list[tuple[str, int]], startup: dict, results: list[dict]) -> None:
     """Write what was measured so far as JSON, Markdown and a picture."""
     entries = summary(results, startup)
     RESULTS.mkdir(exist_ok=True)
@@ -203,7 +211,7 @@ def report(settings: list[tuple[str, int]], startup: dict, results: list[dict]) 
         "startup": [{"gates": gates, "workers": workers, **row} for (gates, workers), row in startup.items()],
         "runs": results,
     }
-    (RESULTS / "build.json").write_text(json.dumps(record, indent=2) + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
     lines = [
         "| MB | gates | workers | n | MB per CPU-s [slowest, fastest] | MB per s | MiB | rows | documents | alike |",
         "| ---: | --- |" + " ---: |" * 8,
@@ -222,8 +230,8 @@ Speeds are medians of n runs and net of start-up, which is the cost of a corpus 
 ({startup[settings[0]]["cpu_s"]:.1f} CPU-seconds). The peak is that of the largest process.
 
 """
-    (RESULTS / "build.md").write_text(text + "\n".join(lines) + "\n\n![build](build.png)\n")
-    draw(entries, RESULTS / "build.png")
+    (RESULTS / f"{name}.md").write_text(text + "\n".join(lines) + f"\n\n![{name}]({name}.png)\n")
+    draw(entries, RESULTS / f"{name}.png")
 
 
 def _topics(folder: Path) -> Path:
