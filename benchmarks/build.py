@@ -4,9 +4,10 @@
 
 A corpus of each size (MB) is made from the paragraphs of --source: recombined in random order, 40 % of their words
 replaced by other words of the source, so that few documents are near duplicates. Each build runs as a process of its
-own, whose CPU seconds and peak memory, with those of its workers, are read from the system ten times a second. With
---all-rows the work does not depend on what the balance can keep, which a large corpus has more of than it needs. Results
+own, whose CPU seconds and peak memory, with those of its workers, are read from the system ten times a second. Results
 go to benchmarks/results as JSON, Markdown and a picture.
+
+With --all-rows the balance keeps every row, so that a build does the same for each MB however large the corpus is.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -141,7 +142,7 @@ def preflight(
 
     Returns:
         The rows that are not longer than `max_length`, because a truncated row teaches not to stop, and their counts;
-        a few longer ones are told in one printed line.
+        a few longer ones are told in one line on stderr.
 
     Raises:
         UserError: quantization that would be ignored, adapted modules that the model does not have, special tokens
@@ -195,7 +196,8 @@ def _fitting(
         raise UserError(f"max_length {max_length}: {found} and would be truncated; {mend}")
     from accelerate import PartialState
 
-    PartialState().print(f"left out, for max_length {max_length}: {found}; {mend}, to keep them")
+    tell = PartialState().print
+    tell(f"left out, for max_length {max_length}: {found}; {mend}, to keep them", file=sys.stderr)
     fitting = [place for place, row in enumerate(measured) if row.total <= max_length]
     return rows.select(fitting), count([measured[place] for place in fitting], max_length)
 

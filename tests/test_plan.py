@@ -61,7 +61,7 @@ def test_secrets_are_not_in_a_plan(weightless, instruction_set, tmp_path, monkey
     "more",
     [
         (),
-        ("--packing", "false", "--per_device_train_batch_size", "3", "--max_length", "128"),
+        ("--packing", "false", "--per_device_train_batch_size", "3", "--max_length", "512"),
         ("--max_steps", "-1", "--num_train_epochs", "1.5", "--max_train_rows", "37", "--packing", "false"),
     ],
     ids=["packed", "padded", "epochs"],
@@ -210,7 +210,7 @@ def test_supervised_tokens_are_shown(weightless, instruction_set, tmp_path):
 
 
 def test_a_probe_times_steps(tiny_model, instruction_set, tmp_path):
-    given = flags(tiny_model, instruction_set, tmp_path / "out", "--max_length", "64")
+    given = flags(tiny_model, instruction_set, tmp_path / "out", "--max_train_rows", "40")
     done = cli("plan", str(SFT), *given, "--probe")
     assert done.returncode == 0, done.stderr
     assert "s per step" in done.stdout and not (tmp_path / "out").exists()

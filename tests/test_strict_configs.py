@@ -97,7 +97,7 @@ TABLE: list[tuple[str, str, list[str]]] = [
     ("accelerator_config: nowhere.json", "", ["wrong.yaml", "nowhere.json"]),
     # From here on the model's tokenizer and the rows are read.
     ("", "--max_length 16", ["max_length 16: is shorter than the answer of row", "set --max_length"]),
-    ("", "--max_length 120", ["max_length 120:", "of 60 rows are longer (row", "set --max_length"]),
+    ("", "--max_length 200", ["max_length 200:", "of 60 rows are longer (row", "set --max_length"]),
     ("", "--eos_token <|im_edn|>", ["eos_token: '<|im_edn|>'", "'<|im_end|>'"]),
     ("", "--chat_template_path unended.jinja", ["row ", "the end of its answer is not supervised", "--eos_token"]),
     ("", "--chat_template_path deaf.jinja", ["row ", "none of its", "writes nothing of its answer"]),
@@ -226,12 +226,12 @@ class TestRows:
         rows = self.rows(*[3] * 19, 300)
         ids = [f"id{place}" for place in range(20)]
         kept, counts = preflight(rows, ids, tiny_model, tokenizer, *args)
-        line = capsys.readouterr().out
+        line = capsys.readouterr().err
         assert len(kept) == counts.rows == 19 and counts.longest <= 40 and counts.too_long == 0
         assert line.count("\n") == 1 and "1 of 20 rows are longer (row id19 has" in line and "--max_length" in line
         args[0].max_length = None
         kept, counts = preflight(rows, ids, tiny_model, tokenizer, *args)
-        assert len(kept) == 20 and counts.longest > 300 and not capsys.readouterr().out
+        assert len(kept) == 20 and counts.longest > 300 and not capsys.readouterr().err
 
     def test_conversations_are_counted_by_their_labels(self, tiny_model, tokenizer, args):
         end = tokenizer.eos_token_id

@@ -9,6 +9,7 @@ from data_builders.documents import Document
 from data_builders.families import Example, Family
 from data_builders.text.restatements import SAID_AGAIN, restated
 
+
 def mine(document: Document, rng: random.Random) -> Iterator[Example]:
     return restated(document, rng, SAID_AGAIN, least=1)
 

@@ -6,6 +6,7 @@ The headings are English.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 
@@ -44,16 +45,23 @@ def _sides(document: Document) -> Iterator[tuple[str, str, ItemList]]:
             subject = block.text if is_name(block.text) else ""
 
 
+def _is_remark(item: str) -> bool:
+    """Whether an item says something by itself: it asks nothing and nothing must follow it."""
+    return (
+        is_plain(item) and LEAST_WORDS <= count_words(item) <= MOST_WORDS and item[-1] not in ";,:" and "?" not in item
+    )
+
+
 def mine(document: Document, rng: random.Random) -> Iterator[Example]:
     found = list(_sides(document)) if any(_side(block) for block in document.blocks) else []
     sides = {
         label: [(subject, one, item) for subject, side, one in found if side == label for item in one.items]
         for label in LABELS
     }
+    everywhere = Counter(item for side in sides.values() for _, _, item in side)
     for pair in islice(zip(*(drawn(sides[label], rng) for label in LABELS), strict=False), 12):
         for label, (subject, one, item) in zip(LABELS, pair, strict=True):
-            both = sum(other == item for side in sides.values() for _, _, other in side) > 1
-            if not both and is_plain(item) and LEAST_WORDS <= count_words(item) <= MOST_WORDS and item[-1] not in ";,:" and "?" not in item:
+            if everywhere[item] == 1 and _is_remark(item):
                 yield Example({"subject": subject, "remark": item}, label, one.start, one.end, LABELS)
 
 

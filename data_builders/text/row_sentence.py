@@ -19,8 +19,12 @@ _FRAMES = (
 )
 
 
-# Sentences of their own, links, emphasis, and cells that were joined with others.
-_NOT_A_PHRASE = re.compile(r"[.!?:]$|[.!?] |---|\w_+(?!\w)|`_|\*\*")
+# Sentences of their own, links, emphasis, escapes, and cells that were joined with others.
+_NOT_A_PHRASE = re.compile(r"[.!?:]$|[.!?] |---|\w_+(?!\w)|`_|\*\*|\\")
+
+
+def _cells(row: tuple[str, ...], key: int) -> tuple[str, ...]:
+    return row[:key] + row[key + 1 :]
 
 
 def _sentence(frame: tuple[str, str], header: tuple[str, ...], row: tuple[str, ...], key: int) -> str:
@@ -37,7 +41,8 @@ def mine(document: Document, rng: random.Random) -> Iterator[Example]:
         if key is None or len(rows) < 2:
             continue
         model = rng.choice(rows)
-        for row in islice((row for row in drawn(rows, rng) if row is not model), 2):
+        others = (row for row in drawn(rows, rng) if _cells(row, key) != _cells(model, key))
+        for row in islice(others, 2):
             frame = rng.choice(_FRAMES)
             fields = {
                 "table": FORMATS[rng.choice(("Markdown", "CSV"))](table),
