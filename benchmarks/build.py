@@ -129,6 +129,13 @@ def watch(process: subprocess.Popen) -> tuple[float, float]:
     return sum(cpu.values()), peak
 
 
+def speedups(groups: dict[tuple, list[dict]], startup: dict, mb: float, gates: str, workers: int) -> list[float]:
+    """How many times as fast as one worker each build was, sorted: against that of the same turn, net of start-up."""
+    pairs = zip(groups.get((mb, gates, 1), ()), groups[mb, gates, workers], strict=False)
+    one, many = (startup.get((gates, n), {}).get("wall_s", 0.0) for n in (1, workers))
+    return sorted((first["wall_s"] - one) / (row["wall_s"] - many) for first, row in pairs)
+
+
 def summary(results: list[dict], startup: dict[tuple[str, int], dict[str, float]]) -> list[dict]:
     """One entry for each size and setting: the median over its runs, and the range of its speed net of start-up."""
     groups: dict[tuple, list[dict]] = {}
@@ -141,6 +148,7 @@ def summary(results: list[dict], startup: dict[tuple[str, int], dict[str, float]
         entry = {key: statistics.median(row[key] for row in rows) for key in ("cpu_s", "wall_s", "peak_mib")}
         net = entry["wall_s"] - start["wall_s"]
         entry |= {"mb": mb, "gates": gates, "workers": workers, "n": len(rows), "mb_per_s": mb / net}
+        entry["speedup"] = speedups(groups, startup, mb, gates, workers)
         entry |= {"mb_per_cpu_s": statistics.median(speeds), "slowest": speeds[0], "fastest": speeds[-1]}
         entries.append(entry | {key: rows[0][key] for key in ("rows", "documents", "near_duplicates")})
     return entries
@@ -174,14 +182,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--families", default=SPINE, help="names, or `all`; default: %(default)s")
     parser.add_argument("--all-rows", action="store_true", help="no maxima: every document is asked for all it has")
-    parser.add_argument("--seconds", type=float, default=60, help="repeat every build for so long, once at least")
+    parser.add_argument("--runs", type=int, default=3, help="builds of every size and setting; default: %(default)s")
     arguments = parser.parse_args()
     options = ["--families", arguments.families] if arguments.families != "all" else []
     if arguments.all_rows:
         options += [part for name in MAXIMA for part in (f"--{name}", str(10**9))]
     # Kept apart, since they answer different questions.
     name = f"build{'-all-families' * (arguments.families == 'all')}{'-all-rows' * arguments.all_rows}"
-    settings = [(gates, workers) for workers in arguments.workers for gates in ("off", "on")]
+    settings = [(gates, workers) for gates in ("off", "on") for workers in arguments.workers]
     results: list[dict] = []
     with tempfile.TemporaryDirectory() as scratch:
         sources = arguments.source or [_topics(Path(scratch, "topics"))]
@@ -190,16 +198,13 @@ def main() -> None:
         for size in arguments.sizes:
             corpus = Path(scratch, f"corpus-{size:g}")
             written = make_corpus(sources, corpus, size)
-            until = dict.fromkeys(settings, 0.0)
             # Turn by turn, so that a slow minute of the machine does not fall on one setting.
-            while turn := [setting for setting in settings if until[setting] < arguments.seconds]:
-                for gates, workers in turn:
-                    found = measure(corpus, options, gates, workers)
-                    row = {"mb": written / 1e6, "gates": gates, "workers": workers, **found}
-                    until[gates, workers] += row["wall_s"]
-                    results.append(row)
-                    print({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
-                    report(name, settings, startup, results)
+            for gates, workers in settings * arguments.runs:
+                found = measure(corpus, options, gates, workers)
+                row = {"mb": written / 1e6, "gates": gates, "workers": workers, **found}
+                results.append(row)
+                print({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
+                report(name, settings, startup, results)
             shutil.rmtree(corpus)
 
 
@@ -214,12 +219,13 @@ def report(name: str, settings: list[tuple[str, int]], startup: dict, results: l
     }
     (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
     lines = [
-        "| MB | gates | workers | n | MB per CPU-s [slowest, fastest] | MB per s | MiB | rows | documents | alike |",
-        "| ---: | --- |" + " ---: |" * 8,
+        "| MB | gates | workers | n | MB per CPU-s [slowest, fastest] | MB per s | times one worker [least, most] | MiB "
+        "| rows | documents | alike |",
+        "| ---: | --- |" + " ---: |" * 9,
     ]
     lines += [
         f"| {e['mb']:.0f} | {e['gates']} | {e['workers']} | {e['n']} | {e['mb_per_cpu_s']:.2f} [{e['slowest']:.2f},"
-        f" {e['fastest']:.2f}] | {e['mb_per_s']:.2f} | {e['peak_mib']:.0f} | {e['rows']} | {e['documents']} |"
+        f" {e['fastest']:.2f}] | {e['mb_per_s']:.2f} | {_median_of(e['speedup'])} | {e['peak_mib']:.0f} | {e['rows']} | {e['documents']} |"
         f" {e['near_duplicates']} |"
         for e in entries
     ]
@@ -233,6 +239,10 @@ Speeds are medians of n runs and net of start-up, which is the cost of a corpus 
 """
     (RESULTS / f"{name}.md").write_text(text + "\n".join(lines) + f"\n\n![{name}]({name}.png)\n")
     draw(entries, RESULTS / f"{name}.png")
+
+
+def _median_of(sorted_: list[float]) -> str:
+    return f"{statistics.median(sorted_):.2f} [{sorted_[0]:.2f}, {sorted_[-1]:.2f}]" if sorted_ else "–"
 
 
 def _topics(folder: Path) -> Path:
