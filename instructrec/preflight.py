@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -52,6 +51,7 @@ class TokenCounts:
         longest_completion: the most supervised tokens of a row.
         too_long: rows longer than `max_length`.
         unsupervised: rows without a supervised token.
+        left_out: which rows are not among these, and why; empty if all are.
     """
 
     rows: int
@@ -62,11 +62,12 @@ class TokenCounts:
     longest_completion: int
     too_long: int
     unsupervised: int
+    left_out: str = ""
 
     def __str__(self) -> str:
         return (
             f"training on {self.rows:,} rows of {self.tokens:,} tokens, {self.supervised / self.tokens:.0%} of them "
-            f"supervised; the longest row has {self.longest:,}"
+            f"supervised; the longest row has {self.longest:,}" + f"\n{self.left_out}" * bool(self.left_out)
         )
 
 
@@ -141,8 +142,8 @@ def preflight(
         model: TRL's `ModelConfig`.
 
     Returns:
-        The rows that are not longer than `max_length`, because a truncated row teaches not to stop, and their counts;
-        a few longer ones are told in one line on stderr.
+        The rows that are not longer than `max_length`, because a truncated row teaches not to stop, and their counts,
+        which tell of a few longer ones.
 
     Raises:
         UserError: quantization that would be ignored, adapted modules that the model does not have, special tokens
@@ -194,12 +195,10 @@ def _fitting(
     )
     if counts.too_long > LEFT_OUT * counts.rows:
         raise UserError(f"max_length {max_length}: {found} and would be truncated; {mend}")
-    from accelerate import PartialState
-
-    tell = PartialState().print
-    tell(f"left out, for max_length {max_length}: {found}; {mend}, to keep them", file=sys.stderr)
     fitting = [place for place, row in enumerate(measured) if row.total <= max_length]
-    return rows.select(fitting), count([measured[place] for place in fitting], max_length)
+    counts = count([measured[place] for place in fitting], max_length)
+    left_out = f"left out, for max_length {max_length}: {found}; {mend}, to keep them"
+    return rows.select(fitting), replace(counts, left_out=left_out)
 
 
 def _check_special_tokens(tokenizer: Any, args: Any) -> None:
