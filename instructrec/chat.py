@@ -22,7 +22,7 @@ def chat(adapter: Path | None, model_name_or_path: str | None, max_new_tokens: i
     quiet()
     from transformers import StoppingCriteria, TextIteratorStreamer
 
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, adapter)
     model = load_model(folder, "bfloat16")
     if adapter:
         from peft import PeftModel

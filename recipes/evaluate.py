@@ -88,11 +88,11 @@ def main() -> None:
     state = PartialState(cpu=not torch.accelerator.is_available())
     output = Path(args.output_dir)
     suites = load_suites(args.suite, args.max_items, args.shots)
-    for adapter in args.adapter:
-        if (base := base_of(Path(adapter))) not in (args.model_name_or_path, None):
-            raise UserError(f"adapter {adapter!r} belongs to {base!r}; give --model_name_or_path {base}")
-    models = (args.model_name_or_path, *args.adapter)
-    if len(set(models)) != len(models):
+    for name in args.adapter:
+        if (base := base_of(Path(name))) not in (args.model_name_or_path, None):
+            raise UserError(f"adapter {name!r} belongs to {base!r}; give --model_name_or_path {base}")
+    models: dict[str, Path | None] = {args.model_name_or_path: None, **{name: Path(name) for name in args.adapter}}
+    if len(models) != 1 + len(args.adapter):
         raise UserError("--adapter: the same name is given twice")
     sets = [Path(name) for name in args.training_set] or training_sets([Path(a) for a in args.adapter])
     # A set's own rungs need no search: a set whose rungs overlap with its training rows is refused by training.
@@ -112,14 +112,14 @@ def main() -> None:
     share = (state.process_index, state.num_processes)
     keys: dict[str, list[str]] = {}
     with Progress(disable=not state.is_main_process) as progress:
-        for number, name in enumerate(models):
+        for number, (name, adapter) in enumerate(models.items()):
             if number == 1:
                 model = PeftModel.from_pretrained(model, name, adapter_name="adapter1")
             elif number > 1:
                 model.load_adapter(name, adapter_name=f"adapter{number}")
                 model.set_adapter(f"adapter{number}")
-            scorer.model = model.eval()
-            origin = model_origin(weights, Path(name) if number else None, args.dtype, tokenizer)
+            scorer = Scorer(model.eval(), load_tokenizer(folder, adapter), args.batch_size)
+            origin = model_origin(weights, adapter, args.dtype, scorer.tokenizer)
             task = progress.add_task(name, total=len(range(*share[:1], len(places), share[1])))
             items = [item for _, item in places]
             keys[name] = ask(scorer, origin, items, limits, store, share, partial(progress.advance, task))

@@ -311,6 +311,21 @@ class TestChatTemplates:
         choose_template(tokenizer)
         assert tokenizer.chat_template == TEMPLATES["bare.jinja"]
 
+    def test_an_adapter_is_asked_in_the_template_it_was_trained_in(self, instruction_set, tiny_model, tmp_path):
+        (tmp_path / "mine.jinja").write_text(TEMPLATES["bare.jinja"])
+        flags = {"model_name_or_path": tiny_model, "dataset_name": instruction_set, "output_dir": tmp_path / "out"}
+        flags |= {"max_steps": 1, "eval_strategy": "no", "load_best_model_at_end": "false", "dtype": "float32"}
+        flags |= {"chat_template_path": tmp_path / "mine.jinja", "max_train_rows": 30, "lora_target_modules": "q_proj"}
+        done = recipe("sft.py", *(text for key, value in flags.items() for text in (f"--{key}", str(value))))
+        assert done.returncode == 0, done.stderr
+        flags = {"model_name_or_path": tiny_model, "adapter": tmp_path / "out", "output_dir": tmp_path / "eval"}
+        flags |= {"suite": instruction_set / "test_tasks", "max_items": 2, "max_new_tokens": 2, "dtype": "float32"}
+        done = recipe("evaluate.py", *(text for key, value in flags.items() for text in (f"--{key}", str(value))))
+        assert done.returncode == 0, done.stderr
+        for line in (tmp_path / "eval" / "predictions.jsonl").read_text().splitlines():
+            found = json.loads(line)
+            assert ("<|im_start|>* " in found["prompt"]) == (found["model"] != str(tiny_model))
+
     def test_marks_are_saved_with_the_adapter(self, instruction_set, tiny_model, tmp_path):
         flags = {"model_name_or_path": tiny_model, "dataset_name": instruction_set, "output_dir": tmp_path / "out"}
         flags |= {"max_steps": 1, "eval_strategy": "no", "load_best_model_at_end": "false", "dtype": "float32"}
