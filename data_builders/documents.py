@@ -80,10 +80,13 @@ def corpus_files(corpus: str) -> list[tuple[Path, str]]:
         names[:] = sorted(name for name in names if name not in skipped and not name.startswith("."))
         # A link to a folder could lead in circles: it is not followed, but named.
         linked = [name for name in names if os.path.islink(os.path.join(folder, name))]  # noqa: PTH114, PTH118  too long for Path
-        for filename in (*filenames, *linked):
-            path = Path(folder, filename)
-            if not filename.startswith(".") and (corpus != PYTHON or path.suffix == ".py"):
-                files.append((path, _portable(path.relative_to(root).as_posix())))
+        place = Path(folder)
+        below = "" if place == root else f"{place.relative_to(root).as_posix()}/"
+        files += [
+            (place / filename, _portable(below + filename))
+            for filename in (*filenames, *linked)
+            if not filename.startswith(".") and (corpus != PYTHON or filename.endswith(".py"))
+        ]
     files += [(Path(folder), _portable(Path(folder).relative_to(root).as_posix())) for folder in closed]
     if not files:
         raise UserError(f"corpus {corpus!r}: the folder holds no files; put documents or code into it")

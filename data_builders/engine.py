@@ -24,8 +24,7 @@ from instructrec.core.errors import UserError, check_interrupt, hold_interrupts,
 
 T = TypeVar("T")
 ENGINES = ("local", "ray")
-# The server that workers are forked from imports once, instead of every worker in every stage.
-multiprocess.set_forkserver_preload(["data_builders.pipeline", "pandas"])
+multiprocess.set_forkserver_preload(["data_builders.workers"])
 
 
 class _QuietLocal(LocalPipelineExecutor):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
 import stat
 import sys
@@ -67,7 +68,7 @@ def plan_shards(files: Sequence[tuple[Path, str, int | None]]) -> tuple[list[lis
     sizes: list[int] = []
     for path, name, size in files:
         length = size or 0
-        parts = max(1, -(-length // target)) if splittable(path) else 1
+        parts = -(-length // target) if length > target and splittable(path) else 1
         for part in range(parts):
             start, end = length * part // parts, length * (part + 1) // parts
             if not shards or sizes[-1] + end - start > target:
@@ -200,7 +201,7 @@ def _plan(config: BuildConfig, synthesizer: Synthesizer | None) -> tuple[dict[st
         size: int | None = None
         time: int | None = None
         try:
-            status = path.stat()
+            status = os.stat(path)  # noqa: PTH116  half the cost of Path.stat, once per file
             if stat.S_ISREG(status.st_mode):
                 size, time = status.st_size, status.st_mtime_ns
         except OSError:
