@@ -25,7 +25,7 @@ quickstart: setup ## mine instructions, tune SmolLM2-135M on them, score it zero
 	@echo "adapter: $(OUT)/adapter"
 	@echo "chat:    $(BIN)/instructrec chat --adapter $(OUT)/adapter"
 
-test: setup ## the tests, under ten minutes
+test: setup ## the tests, but for the slow ones
 	$(BIN)/python -m pytest -m 'not slow'
 
 test-slow: setup ## the tests that train or score the real base model
