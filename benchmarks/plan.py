@@ -23,9 +23,10 @@ from typing import Any
 
 from record import RESULTS, provenance
 
+from instructrec.memory import MiB
+
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "recipes" / "smollm2-135m" / "sft.yaml"
-MiB = 2**20
 
 SHORT = {"max_steps": 2, "eval_strategy": "no", "load_best_model_at_end": "false", "save_strategy": "no"}
 FULL = {"use_peft": "false", "dtype": "float32", "learning_rate": "1e-5"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -25,6 +26,11 @@ NOT_SUPERVISED = -100
 
 MOST_NAMED = 3
 """Pairs of rows that an error names."""
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens two sequences begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
 @dataclass
@@ -194,7 +200,7 @@ def trainable(train: Dataset, validation: Dataset | None, tokenizer: Any) -> tup
                     f"row {row['id']}: the tokenizer's chat template changes earlier turns of a conversation; build "
                     "the set with --turns-per-document 1"
                 )
-            first = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(asked, answered, strict=False)))
+            first = common_prefix(asked, answered)
             labels[first : len(answered)] = whole[first : len(answered)]
         return {"input_ids": whole, "labels": labels}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from instructrec.core.errors import UserError, nearest
-from instructrec.data import NOT_SUPERVISED
+from instructrec.data import NOT_SUPERVISED, common_prefix
 from instructrec.models import check_lora_targets, check_quantization, stop_tokens
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _completions(rows: Dataset, tokenizer: Any) -> Iterator[tuple[Sequence[int],
         wholes = [prompt + answer for prompt, answer in zip(batch["prompt"], batch["completion"], strict=True)]
         asked = _tokens(tokenizer, batch["prompt"], ask=True)
         for before, whole in zip(asked, _tokens(tokenizer, wholes), strict=True):
-            shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, whole, strict=False)))
+            shared = common_prefix(before, whole)
             yield whole, [False] * shared + [True] * (len(whole) - shared)
 
 

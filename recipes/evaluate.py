@@ -118,7 +118,7 @@ def main() -> None:
             elif number > 1:
                 model.load_adapter(name, adapter_name=f"adapter{number}")
                 model.set_adapter(f"adapter{number}")
-            scorer = Scorer(model.eval(), load_tokenizer(folder, adapter), args.batch_size)
+            scorer = Scorer(model.eval(), load_tokenizer(folder, adapter), args.batch_size) if adapter else scorer
             origin = model_origin(weights, adapter, args.dtype, scorer.tokenizer)
             task = progress.add_task(name, total=len(range(*share[:1], len(places), share[1])))
             items = [item for _, item in places]

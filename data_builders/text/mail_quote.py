@@ -5,19 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from data_builders.cohesion import outdone
 from data_builders.documents import Document
-from data_builders.families import Example, Family, drawn, with_options
-from data_builders.text.mails import exchanges
+from data_builders.families import Example, Family
+from data_builders.text.mails import matched
 
 
 def mine(document: Document, rng: random.Random) -> Iterator[Example]:
-    found = [one for one in exchanges(document) if "\n\n" not in one.quoted]
-    for one in drawn(found, rng):
-        others = outdone([other.quoted for other in found], one.quoted, one.reply, set())
-        options = with_options(one.quoted, others, rng)
-        if options is not None and len(options) >= 3:
-            yield Example({"reply": one.reply}, one.quoted, one.start, one.end, options)
+    return matched(document, rng, answer="quoted", given="reply")
 
 
 # Computed, because a document does not hold what its mail quotes.

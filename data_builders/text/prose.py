@@ -15,6 +15,7 @@ _UNSPACED = re.compile(f"[{UNSPACED}]")
 _MARKUP = re.compile(r"[`*_<>\[\]{}|\\#=~^@$%&/+]|\.\.|::|--")
 # The end of a sentence within a quotation, or an abbreviation before a name.
 _INNER_END = re.compile(r"[.!?…][\"”’)]*\s+[\"“‘(]?(?![a-z])[^\W\d_]")
+_END = re.compile(r"[.!?。！？…][\"”’)]*$")
 _NOT_WORDS = re.compile(rf"[^\w ,.;:!?()]|[\d_{UNSPACED}]")
 _NOT_ASCII_WORDS = re.compile(r"[^A-Za-z ,.;:!?()]")  # the same on ASCII, and faster
 _NOT_SPACED = re.compile(r"[(,.;:!?)](?:(?<=\w\()|(?<!\()\w)")
@@ -25,6 +26,11 @@ _LONG_ASCII_WORD = re.compile(r"(?<!\S)[a-z]{6,}(?=[,.;:!?]?(?:\s|$))")  # the s
 def is_plain(text: str) -> bool:
     """Whether a text is without markup, addresses and formulas, and closes the quotations it opens."""
     return not _MARKUP.search(text) and text.count('"') % 2 == 0 and text.count("“") == text.count("”")
+
+
+def is_finished(text: str) -> bool:
+    """Whether a text is plain and ends as a sentence does."""
+    return _END.search(text) is not None and is_plain(text)
 
 
 @lru_cache(maxsize=SENTENCES)

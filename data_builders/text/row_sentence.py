@@ -17,8 +17,6 @@ _FRAMES = (
     ("For {row} the table has {cells}.", '{cell} under "{name}"'),
     ("The row with {key} {row} holds {cells}.", "{cell} in the column {name}"),
 )
-
-
 # Sentences of their own, links, emphasis, escapes, and cells that were joined with others.
 _NOT_A_PHRASE = re.compile(r"[.!?:]$|[.!?] |---|\w_+(?!\w)|`_|\*\*|\\")
 

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from data_builders.cohesion import terms
 from data_builders.documents import Document
 from data_builders.families import Example
-from data_builders.text.prose import is_plain
+from data_builders.text.prose import is_finished
 from instructrec.core.segmentation import count_words, words
 
 LEAST_WORDS, MOST_NEW = 6, 12
-_ENDS = re.compile(r"[.!?。！？…][\"”’)]*$")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _INNER_CAPITAL = re.compile(r"(?<=[\w,;] )[^\W\d_a-z]\w*")
 
@@ -32,7 +31,7 @@ def rewritten(document: Document, version: str, most: int, shortest: float, long
     before, after = count_words(text), count_words(version)
     if before > most or not max(LEAST_WORDS, before * shortest) <= after <= before * longest:
         return
-    if not all(_ENDS.search(one) and is_plain(one) for one in (text, version)):
+    if not (is_finished(text) and is_finished(version)):
         return
     known = set(words(text.casefold()))
     new = dict.fromkeys(word for word in words(version.casefold()) if word not in known)
