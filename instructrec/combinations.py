@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from instructrec.config import COMMAND_LINE
 from instructrec.core.errors import UserError, nearest
 
 LOWER_IS_BETTER = ("loss", "gold_nll")
@@ -23,12 +24,12 @@ TRACKERS = (
 )
 
 
-def check_combinations(values: Mapping[str, Any], given: Container[str]) -> None:
+def check_combinations(values: Mapping[str, Any], given: Mapping[str, str]) -> None:
     """Raise `UserError` for the first fault among the resolved `values` of a config.
 
     Args:
         values: every key of the recipe's records, defaults included; a key that it does not have counts as unset.
-        given: the keys that the YAML or the command line set.
+        given: the keys that the YAML or the command line set, and which of the two did.
     """
     known = defaultdict(lambda: None, values)
     for faults in (_precision, _quantization, _attention, _steps, _best_model, _trackers):
@@ -36,7 +37,7 @@ def check_combinations(values: Mapping[str, Any], given: Container[str]) -> None
             raise UserError(fault)
 
 
-def _precision(v: Mapping[str, Any], given: Container[str]) -> Iterator[str]:
+def _precision(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
     if v["bf16"] and v["fp16"]:
         yield "bf16 and fp16: only one of them can be true; set fp16: false"
     if v["bf16_full_eval"] and v["fp16_full_eval"]:
@@ -45,7 +46,7 @@ def _precision(v: Mapping[str, Any], given: Container[str]) -> Iterator[str]:
         yield "fp16: needs a GPU and this run uses the CPU; set bf16: true in its place, or neither"
 
 
-def _quantization(v: Mapping[str, Any], given: Container[str]) -> Iterator[str]:
+def _quantization(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
     bits = [key for key in ("load_in_4bit", "load_in_8bit") if v[key]]
     if len(bits) == 2:
         yield "load_in_4bit and load_in_8bit: only one of them can be true; set load_in_8bit: false"
@@ -55,7 +56,7 @@ def _quantization(v: Mapping[str, Any], given: Container[str]) -> Iterator[str]:
         yield "load_in_4bit: dtype is what it computes in and cannot be auto; set dtype: bfloat16"
 
 
-def _attention(v: Mapping[str, Any], given: Container[str]) -> Iterator[str]:
+def _attention(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
     packed = [key for key in ("packing", "eval_packing") if v[key]]
     implementation = v["attn_implementation"]
     if packed and v["max_length"] is None:
@@ -68,14 +69,15 @@ def _attention(v: Mapping[str, Any], given: Container[str]) -> Iterator[str]:
         yield f"attn_implementation: {implementation} does not train on a CPU; set attn_implementation: sdpa"
 
 
-def _steps(v: Mapping[str, Any], given: Container[str]) -> Iterator[str]:
-    if "num_train_epochs" in given and (v["max_steps"] or 0) > 0:
+def _steps(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
+    tried = given.get("max_steps") == COMMAND_LINE != given.get("num_train_epochs")  # a few steps of the YAML's epochs
+    if "num_train_epochs" in given and (v["max_steps"] or 0) > 0 and not tried:
         yield f"num_train_epochs: max_steps, which is {v['max_steps']}, would override it; set max_steps: -1"
     if v["truncation_mode"] == "keep_end":
         yield "truncation_mode: rows longer than max_length are left out, not truncated; leave the key out"
 
 
-def _best_model(v: Mapping[str, Any], given: Container[str]) -> Iterator[str]:
+def _best_model(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
     if not v["load_best_model_at_end"]:
         return
     evaluated, saved, mend = v["eval_strategy"], v["save_strategy"], "or load_best_model_at_end: false"
@@ -103,7 +105,7 @@ def _best_model(v: Mapping[str, Any], given: Container[str]) -> Iterator[str]:
         )
 
 
-def _trackers(v: Mapping[str, Any], given: Container[str]) -> Iterator[str]:
+def _trackers(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
     from transformers.integrations.integration_utils import get_available_reporting_integrations
 
     wanted = v["report_to"] if isinstance(v["report_to"], list) else [v["report_to"]]

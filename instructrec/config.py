@@ -328,7 +328,7 @@ def parse_with_origins(
     flagged = {key: typed[key] for key, origin in origins.items() if origin == COMMAND_LINE}
     for record in records:
         check_types(flagged, record, "command line")
-    check_combinations(typed, given)
+    check_combinations(typed, origins)
     try:
         parsed = parser.parse_args_into_dataclasses(args=arguments)
     except Exception as error:  # three libraries check these records, each with its own kinds of error

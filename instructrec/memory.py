@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from instructrec.config import read_yaml
-from instructrec.core.errors import UserError
+from instructrec.launch import Launch
 
 MiB = 2**20
 
@@ -35,57 +34,6 @@ modules that torch and the trainer import late, buffers of oneDNN, and holes of 
 Measured, not derived: what was left of 306 to 512 MiB in the first three runs of benchmarks/plan.py (SmolLM2-135M, a
 set of 4,583 rows). A set of some hundred rows needs about 75 MiB less.
 """
-
-
-@dataclass(frozen=True)
-class Launch:
-    """How a recipe is started.
-
-    Attributes:
-        processes: of all machines together, one device each.
-        device: `cpu` or `cuda`.
-        strategy: `single`, `ddp`, `fsdp` or `zero`.
-        shards: which of `optimizer`, `gradients` and `weights` are divided among the processes.
-        bf16: whether autocast is on whatever the recipe says.
-    """
-
-    processes: int = 1
-    device: str = "cpu"
-    strategy: str = "single"
-    shards: frozenset[str] = frozenset()
-    bf16: bool = False
-
-
-def read_launch(path: Path) -> Launch:
-    """The `Launch` that one of `accelerate_configs/` describes.
-
-    FSDP shards all three (Zhao et al., 2023, https://arxiv.org/abs/2304.11277), without resharding after the forward
-    pass the weights stay whole; ZeRO's stages 1 to 3 shard the optimizer's states, gradients and weights one after the
-    other (Rajbhandari et al., 2020, https://arxiv.org/abs/1910.02054).
-
-    Raises:
-        UserError: not a YAML mapping, or not of accelerate.
-    """
-    values = read_yaml(path)
-    kind = str(values.get("distributed_type", ""))
-    if kind not in ("NO", "MULTI_CPU", "MULTI_GPU", "FSDP", "DEEPSPEED"):
-        raise UserError(f"{path}: distributed_type {kind!r} is none of NO, MULTI_CPU, MULTI_GPU, FSDP, DEEPSPEED")
-    processes = int(values.get("num_processes") or 1)
-    shards: frozenset[str] = frozenset()
-    if kind == "FSDP":
-        whole = values.get("fsdp_config", {}).get("fsdp_reshard_after_forward", True) is False
-        shards = frozenset({"optimizer", "gradients"} | (set() if whole else {"weights"}))
-    if kind == "DEEPSPEED":
-        stage = int(values.get("deepspeed_config", {}).get("zero_stage", 2))
-        shards = frozenset(("optimizer", "gradients", "weights")[:stage])
-    strategies = {"FSDP": "fsdp", "DEEPSPEED": "zero"}
-    return Launch(
-        processes=processes,
-        device="cpu" if values.get("use_cpu") or kind == "MULTI_CPU" else "cuda",
-        strategy=strategies.get(kind, "ddp" if processes > 1 else "single"),
-        shards=shards,
-        bf16=values.get("mixed_precision") == "bf16",
-    )
 
 
 @dataclass(frozen=True)

@@ -131,10 +131,14 @@ def _dequantize(gguf: Path, folder: Path) -> None:
 def load_tokenizer(folder: Path, adapter: Path | None = None) -> Any:
     """The tokenizer of a model folder, or the one that was saved with an adapter of it, whose template may be another.
 
+    Where a chat template can ask for thoughts, it asks for none.
+
     Raises:
         UserError: it has no chat template.
     """
     from transformers import AutoTokenizer
+
+    from instructrec.chat_templates import answer_at_once
 
     if adapter is not None and (adapter / "tokenizer_config.json").exists():
         folder = adapter
@@ -144,6 +148,7 @@ def load_tokenizer(folder: Path, adapter: Path | None = None) -> Any:
             f"model {folder.name}: its tokenizer has no chat template; use an instruct model or put a "
             "chat_template.jinja into its folder"
         )
+    answer_at_once(tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from instructrec.config import parse_with_origins
 from instructrec.data import DataArguments, HeldOutArguments
-from instructrec.memory import Batch, Counted, Launch, Memory, MiB, count, estimate, read_launch
+from instructrec.launch import Launch, check_sharded_quantization, read_launch
+from instructrec.memory import Batch, Counted, Memory, MiB, count, estimate
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -138,6 +139,7 @@ def plan(config: Path, overrides: Sequence[str] = (), accelerate: Path | None = 
     if len(arguments) > len(overrides):
         origins["use_cpu"] = "this machine"
     launch = read_launch(accelerate) if accelerate else Launch(device="cuda" if torch.cuda.is_available() else "cpu")
+    check_sharded_quantization(model, launch.strategy == "fsdp")
     name = model.model_name_or_path or EMBEDDED
     folder = resolve_model(name, model.model_revision, weights=probe)
     tokenizer = load_tokenizer(folder)

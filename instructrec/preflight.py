@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from instructrec.core.errors import UserError, nearest
 from instructrec.data import NOT_SUPERVISED, common_prefix
+from instructrec.launch import check_sharded_quantization
 from instructrec.models import check_lora_targets, check_quantization, stop_tokens
 
 if TYPE_CHECKING:
@@ -146,11 +148,12 @@ def preflight(
         which tell of a few longer ones.
 
     Raises:
-        UserError: quantization that would be ignored, adapted modules that the model does not have, special tokens
-            that the tokenizer does not have, a row of which nothing or not the end is supervised, or a `max_length`
-            that is too short for a completion or for many rows.
+        UserError: quantization that would be ignored or that FSDP could not shard, adapted modules that the model does
+            not have, special tokens that the tokenizer does not have, a row of which nothing or not the end is
+            supervised, or a `max_length` that is too short for a completion or for many rows.
     """
     check_quantization(base, model)
+    check_sharded_quantization(model, os.environ.get("ACCELERATE_USE_FSDP") == "true")
     check_lora_targets(base, model)
     _check_special_tokens(tokenizer, args)
     if "labels" in rows.column_names and (args.assistant_only_loss or args.completion_only_loss is False):

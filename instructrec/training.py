@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import time
@@ -81,6 +82,18 @@ def tidy(folder: Path) -> None:
     """Remove what a trainer leaves that must not be published: pickled arguments and a card without facts."""
     for name in ("training_args.bin", "README.md"):
         (folder / name).unlink(missing_ok=True)
+
+
+def end(trainer: Any) -> None:
+    """Close the trackers of a `Trainer` and part from the other processes, at the end of a script.
+
+    The data-parallel wrapper is let go first. Were it the last to hold the process group, taking it apart would wait,
+    with Python's lock in hand, for a thread of gloo that sometimes waits for that lock.
+    """
+    trainer.model_wrapped = trainer.model
+    trainer.accelerator.free_memory()
+    gc.collect()
+    trainer.end()
 
 
 def held_out(

@@ -4,12 +4,11 @@ Quickstart's model and data, on whatever this machine has (the set is built if a
 
     accelerate launch recipes/sft.py
 
-Your own data and model, one GPU, 4-bit base:
+Your own data, one GPU, a model in 4 bits:
 
     instructrec build --corpus my_documents --output outputs/mine/set
     accelerate launch --config_file accelerate_configs/single_gpu.yaml recipes/sft.py \\
-        --config recipes/smollm2-135m/sft.yaml --model_name_or_path Qwen/Qwen3-8B --load_in_4bit true \\
-        --dataset_name outputs/mine/set --output_dir outputs/mine/adapter
+        --config recipes/qwen3-8b/sft.yaml --dataset_name outputs/mine/set --output_dir outputs/mine/adapter
 
 The same command again resumes from the last checkpoint. `--report_to tensorboard|trackio|wandb` chooses the tracker.
 """
@@ -41,7 +40,7 @@ def main() -> None:
     from instructrec.lineage import read_lineage, weights_sha256, write_lineage
     from instructrec.models import EMBEDDED, load_tokenizer, name_base, resolve_model, trainable_on_cpu
     from instructrec.preflight import preflight
-    from instructrec.training import ProgressLine, held_out, prepare_output, tidy
+    from instructrec.training import ProgressLine, end, held_out, prepare_output, tidy
 
     threads = use_all_cores()
     started = time.time()
@@ -115,7 +114,7 @@ def main() -> None:
             f"saved {output}; score it with: accelerate launch recipes/evaluate.py --model_name_or_path {name}"
             f" --adapter {output} --suite {data.dataset_name} --output_dir {output.parent / 'eval'}"
         )
-    trainer.end()
+    end(trainer)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Fixtures: a corpus of our own writing beside Python's documentation, a set built from it, and a tiny chat model."""
+"""Fixtures: a corpus of our own writing beside Python's documentation, a set built from it, and tiny chat models."""
 
 from __future__ import annotations
 
+import functools
 import os
 import pydoc_data.topics
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -103,32 +105,83 @@ def instruction_set(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return output
 
 
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+THINKING = (  # what SmolLM3's does: a mode that the system message names, and an empty thought where there is none
+    "{%- if enable_thinking is not defined -%}{%- set enable_thinking = true -%}{%- endif -%}"
+    "{%- set thought = '' if enable_thinking else '<think>\n\n</think>\n' -%}"
+    "{{- '<|im_start|>system\nReasoning mode: ' + ('/think' if enable_thinking else '/no_think') + '<|im_end|>\n' -}}"
+    "{%- for m in messages -%}{{- '<|im_start|>' + m['role'] + '\n' -}}"
+    "{%- if m['role'] == 'assistant' -%}{{- thought -}}{%- endif -%}{{- m['content'] + '<|im_end|>\n' -}}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' + thought -}}{%- endif -%}"
+)
+
+
+def published_template(name: str) -> str:
+    """A model's own chat template, which TRL knows models by."""
+    import trl
+
+    return (Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
+
+
 @pytest.fixture(scope="session")
-def tiny_model(instruction_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_model_of(instruction_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Tiny models by the name of a folder of recipes/: the architecture and the chat template of its model, two layers
+    with random weights, and a tokenizer trained on the set. Any other name gives a Llama with ChatML."""
+    families: dict[str, dict] = {
+        "smollm3-3b": {"model_type": "smollm3", "template": THINKING},
+        "qwen3-8b": {"model_type": "qwen3", "template": published_template("qwen3"), "head_dim": 12},
+        "llama-3.1-8b": {"model_type": "llama", "template": published_template("llama3_1"), "end": "<|eot_id|>"},
+    }
+
+    @functools.cache
+    def make(name: str) -> Path:
+        folder = tmp_path_factory.mktemp("model") / "tiny"
+        save_tiny_model(folder, instruction_set, **families.get(name, {"model_type": "llama", "template": CHATML}))
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_model_of: Callable[[str], Path]) -> Path:
     """A two-layer Llama with random weights, a tokenizer trained on the set, and a ChatML template."""
+    return tiny_model_of("llama")
+
+
+def save_tiny_model(
+    folder: Path, instruction_set: Path, model_type: str, template: str, end: str = "<|im_end|>", **sizes: int
+) -> None:
+    """Save a two-layer model of an architecture, with a tokenizer and a chat template whose turns end with `end`."""
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
     from instructrec.core.schema import read_split
 
-    folder = tmp_path_factory.mktemp("model") / "tiny"
     base = Tokenizer(models.BPE())
-    base.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pieces = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # Large models' tokenizers take line breaks together, whatever follows: a template may end with two.
+    lines = pre_tokenizers.Split(Regex("\n+"), "isolated")
+    base.pre_tokenizer = pieces if template == CHATML else pre_tokenizers.Sequence([lines, pieces])
     base.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    special = ["<|endoftext|>", "<|im_start|>", end]
+    if "<|start_header_id|>" in template:
+        special = ["<|endoftext|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", end]
     trainer = trainers.BpeTrainer(
         vocab_size=512, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
     texts = [row["prompt"][0]["content"] for row in read_split(instruction_set, "train")]
     base.train_from_iterator(texts[:200], trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=base, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    tokenizer.chat_template = (
-        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    )
+    bos = "<|begin_of_text|>" if "<|begin_of_text|>" in special else None
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=base, bos_token=bos, eos_token=end, pad_token="<|endoftext|>")
+    tokenizer.chat_template = template
     torch.manual_seed(0)
-    config = LlamaConfig(
+    config = AutoConfig.for_model(
+        model_type,
         vocab_size=len(tokenizer),
         hidden_size=48,
         intermediate_size=96,
@@ -138,11 +191,39 @@ def tiny_model(instruction_set: Path, tmp_path_factory: pytest.TempPathFactory) 
         max_position_embeddings=2048,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
+        bos_token_id=tokenizer.bos_token_id,
+        **sizes,
     )
-    model = LlamaForCausalLM(config)
+    model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():  # tied embeddings of the default scale could never give a peaked distribution
         model.get_input_embeddings().weight.mul_(8)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return folder
+
+
+def sft_flags(instruction_set: Path, model: Path, output: Path, **more: object) -> list[str]:
+    """Two steps of recipes/sft.py on a tiny model; in float32, unless `more` says otherwise."""
+    flags = {
+        "model_name_or_path": model,
+        "dataset_name": instruction_set,
+        "output_dir": output,
+        "max_steps": 2,
+        "eval_steps": 2,
+        "save_steps": 2,
+        "eval_items": 4,
+        "dtype": "float32",
+    }
+    return [text for key, value in {**flags, **more}.items() for text in (f"--{key}", str(value))]
+
+
+def weights(folder: Path) -> dict:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def largest_difference(a: Path, b: Path) -> float:
+    """Between the weights of two adapters."""
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    return max(float((first[key] - second[key]).abs().max()) for key in first)

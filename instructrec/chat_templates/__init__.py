@@ -13,6 +13,8 @@ from jinja2 import TemplateError, TemplateSyntaxError
 
 from instructrec.core.errors import UserError
 
+_AT_ONCE = "{%- set enable_thinking = false %}"
+
 _USER, _ASSISTANT = {"role": "user", "content": "Ask?"}, {"role": "assistant", "content": "Say."}
 _SYSTEM = {"role": "system", "content": "Be."}
 _PROBES = (
@@ -39,6 +41,16 @@ def _rendered(tokenizer: Any, template: str) -> list[str | None]:
             text = None
         texts.append(text)
     return texts
+
+
+def answer_at_once(tokenizer: Any) -> None:
+    """Let a chat template that can ask for thoughts before an answer (Qwen3, SmolLM3) ask for none.
+
+    Mined answers have none. In the thinking mode, which is these templates' default, a model would be tuned to close an
+    empty thought first, while the evaluation asks for the likelihood of the answer itself in that place.
+    """
+    if "enable_thinking" in tokenizer.chat_template and not tokenizer.chat_template.startswith(_AT_ONCE):
+        tokenizer.chat_template = _AT_ONCE + tokenizer.chat_template
 
 
 def choose_template(tokenizer: Any, path: str | None = None, marked: bool = False) -> None:
@@ -70,7 +82,11 @@ def choose_template(tokenizer: Any, path: str | None = None, marked: bool = Fals
     if not marked:
         return
     try:
+        at_once = tokenizer.chat_template.startswith(_AT_ONCE)
+        tokenizer.chat_template = tokenizer.chat_template.removeprefix(_AT_ONCE)  # TRL knows templates by their text
         tokenizer.chat_template = get_training_chat_template(tokenizer) or tokenizer.chat_template
+        if at_once:
+            answer_at_once(tokenizer)
     except ValueError:
         raise UserError(
             "assistant_only_loss: the model's chat template has no generation marks; put {% generation %} and "
