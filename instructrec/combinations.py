@@ -32,7 +32,7 @@ def check_combinations(values: Mapping[str, Any], given: Mapping[str, str]) -> N
         given: the keys that the YAML or the command line set, and which of the two did.
     """
     known = defaultdict(lambda: None, values)
-    for faults in (_precision, _quantization, _attention, _steps, _best_model, _trackers):
+    for faults in (_precision, _quantization, _adapter, _attention, _steps, _best_model, _trackers):
         for fault in faults(known, given):
             raise UserError(fault)
 
@@ -54,6 +54,13 @@ def _quantization(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[st
         yield f"{bits[0]}: quantized weights are not trained, only an adapter on them is; set use_peft: true"
     if v["load_in_4bit"] and v["dtype"] == "auto":
         yield "load_in_4bit: dtype is what it computes in and cannot be auto; set dtype: bfloat16"
+    if v["use_bnb_nested_quant"] and not v["load_in_4bit"]:
+        yield "use_bnb_nested_quant: nothing is loaded in 4 bits; set load_in_4bit: true, or leave it out"
+
+
+def _adapter(v: Mapping[str, Any], given: Container[str]) -> Iterator[str]:
+    if v["init_adapter"] and not v["use_peft"]:
+        yield "init_adapter: full fine-tuning has no adapter to go on from; set use_peft: true"
 
 
 def _attention(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:

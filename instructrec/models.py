@@ -270,8 +270,8 @@ def base_of(adapter: Path) -> str | None:
     try:
         return json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
     except FileNotFoundError:
-        raise UserError(
-            f"adapter {str(adapter)!r}: no adapter_config.json there; give the output folder of a recipe"
-        ) from None
+        whole = (adapter / "config.json").is_file()
+        mend = "it is a whole model: give it as --model_name_or_path" if whole else "give the output folder of a recipe"
+        raise UserError(f"adapter {str(adapter)!r}: no adapter_config.json there; {mend}") from None
     except (ValueError, KeyError):
         raise UserError(f"{adapter}/adapter_config.json: not readable as an adapter's config") from None

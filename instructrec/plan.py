@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from instructrec.adapters import AdapterArguments, read_parent
 from instructrec.config import parse_with_origins
 from instructrec.data import DataArguments, HeldOutArguments
 from instructrec.launch import Launch, check_sharded_quantization, read_launch
@@ -132,10 +133,10 @@ def plan(config: Path, overrides: Sequence[str] = (), accelerate: Path | None = 
     from instructrec.runtime import cpu_flags
     from instructrec.training import held_out
 
-    records = (DataArguments, HeldOutArguments, SFTConfig, ModelConfig)
+    records = (DataArguments, AdapterArguments, HeldOutArguments, SFTConfig, ModelConfig)
     arguments = cpu_flags(list(overrides))
     instances, _, origins = parse_with_origins(records, None, ["--config", str(config), *arguments])
-    data, watched, args, model = instances
+    data, start, watched, args, model = instances
     if len(arguments) > len(overrides):
         origins["use_cpu"] = "this machine"
     launch = read_launch(accelerate) if accelerate else Launch(device="cuda" if torch.cuda.is_available() else "cpu")
@@ -144,6 +145,9 @@ def plan(config: Path, overrides: Sequence[str] = (), accelerate: Path | None = 
     folder = resolve_model(name, model.model_revision, weights=probe)
     tokenizer = load_tokenizer(folder)
     choose_template(tokenizer, args.chat_template_path, args.assistant_only_loss)
+    if parent := read_parent(start.init_adapter, name, folder):
+        parent.check_template(tokenizer)
+        parent.take_over(model, origins)
     dataset = load_set(data.dataset_name, data.max_train_rows)
     ids = dataset["train"]["id"]
     validation, _ = held_out(watched, dataset["validation"], args, tokenizer)
@@ -257,7 +261,7 @@ def _resolved(records: Sequence[type], instances: Sequence[Any], origins: dict[s
 
     found = {}
     for record, instance in zip(records, instances, strict=True):
-        whose = "instructrec" if record in (DataArguments, HeldOutArguments) else "TRL"
+        whose = "instructrec" if record in (DataArguments, AdapterArguments, HeldOutArguments) else "TRL"
         values = {field.name: getattr(instance, field.name) for field in fields(record)}
         for key, value in without_secrets(values).items():
             value = getattr(value, "value", value)  # of an enumeration

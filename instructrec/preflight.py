@@ -155,6 +155,7 @@ def preflight(
     check_quantization(base, model)
     check_sharded_quantization(model, os.environ.get("ACCELERATE_USE_FSDP") == "true")
     check_lora_targets(base, model)
+    _tell_lost_updates(model)
     _check_special_tokens(tokenizer, args)
     if "labels" in rows.column_names and (args.assistant_only_loss or args.completion_only_loss is False):
         key = "assistant_only_loss" if args.assistant_only_loss else "completion_only_loss"
@@ -202,6 +203,16 @@ def _fitting(
     counts = count([measured[place] for place in fitting], max_length)
     left_out = f"left out, for max_length {max_length}: {found}; {mend}, to keep them"
     return rows.select(fitting), replace(counts, left_out=left_out)
+
+
+def _tell_lost_updates(model: Any) -> None:
+    if not model.use_peft and model.dtype in ("bfloat16", "float16"):
+        from accelerate import PartialState
+
+        PartialState().print(
+            f"all weights are trained in {model.dtype}, which rounds small updates away; --dtype float32 keeps them",
+            file=sys.stderr,
+        )
 
 
 def _check_special_tokens(tokenizer: Any, args: Any) -> None:

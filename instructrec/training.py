@@ -78,6 +78,19 @@ def _is_complete(checkpoint: Path) -> bool:
     return True
 
 
+def end_where_told(trainer: Any) -> None:
+    """Train no further step where a run resumes from the checkpoint of its last one, as transformers 5.23 would."""
+    run_epoch = trainer._run_epoch
+
+    def run_unless_done(*args: Any, **options: Any) -> None:
+        if trainer.state.global_step < trainer.state.max_steps:
+            run_epoch(*args, **options)
+        else:
+            trainer.control.should_training_stop = True
+
+    trainer._run_epoch = run_unless_done
+
+
 def tidy(folder: Path) -> None:
     """Remove what a trainer leaves that must not be published: pickled arguments and a card without facts."""
     for name in ("training_args.bin", "README.md"):

@@ -94,7 +94,7 @@ def main() -> None:
     models: dict[str, Path | None] = {args.model_name_or_path: None, **{name: Path(name) for name in args.adapter}}
     if len(models) != 1 + len(args.adapter):
         raise UserError("--adapter: the same name is given twice")
-    sets = [Path(name) for name in args.training_set] or training_sets([Path(a) for a in args.adapter])
+    sets = [Path(name) for name in args.training_set] or training_sets([Path(name) for name in models])
     # A set's own rungs need no search: a set whose rungs overlap with its training rows is refused by training.
     asked = {path for name in args.suite for path in (Path(name).resolve(), Path(name).resolve().parent)}
     own = asked & {path.resolve() for path in sets}
@@ -138,7 +138,7 @@ def main() -> None:
     write_text(output / "predictions.jsonl", "".join(json.dumps(p, ensure_ascii=False) + "\n" for p in predictions))
     write_report(scores, predictions, asdict(args), output, lambda token: tokenizer.decode([token]))
     inputs = {
-        "model": {"name": args.model_name_or_path, "sha256": weights},
+        "model": {"name": args.model_name_or_path, "sha256": weights, "lineage": read_lineage(folder)},
         "adapters": {a: {"sha256": weights_sha256(Path(a)), "lineage": read_lineage(Path(a))} for a in args.adapter},
     }
     write_lineage(output, "evaluate", asdict(args), inputs, started, seed=args.seed)

@@ -10,13 +10,19 @@ Your own data, one GPU, a model in 4 bits:
     accelerate launch --config_file accelerate_configs/single_gpu.yaml recipes/sft.py \\
         --config recipes/qwen3-8b/sft.yaml --dataset_name outputs/mine/set --output_dir outputs/mine/adapter
 
+Trained is a LoRA adapter (`--use_dora true`, `--use_rslora true`: its kinds), on a base that `--load_in_4bit true` or
+`--load_in_8bit true` quantizes; `--use_peft false` trains all weights. `--init_adapter FOLDER` goes on from an adapter
+of the same base. What is saved is read back and compared with the model in memory before it counts.
+
 The same command again resumes from the last checkpoint. `--report_to tensorboard|trackio|wandb` chooses the tracker.
 """
 
 import time
+from itertools import islice
 from pathlib import Path
 
-from instructrec.config import parse, print_help, wants_help
+from instructrec.adapters import AdapterArguments, read_parent
+from instructrec.config import parse_with_origins, print_help, wants_help
 from instructrec.core.errors import run
 from instructrec.data import DataArguments, HeldOutArguments
 
@@ -25,7 +31,7 @@ DEFAULT_CONFIG = Path(__file__).parent / "smollm2-135m" / "sft.yaml"
 
 def main() -> None:
     if wants_help():
-        return print_help(__doc__, [DataArguments, HeldOutArguments])
+        return print_help(__doc__, [DataArguments, AdapterArguments, HeldOutArguments])
 
     from instructrec.runtime import cpu_flags, quiet, use_all_cores
 
@@ -39,13 +45,14 @@ def main() -> None:
     from instructrec.data import load_set, trainable
     from instructrec.lineage import read_lineage, weights_sha256, write_lineage
     from instructrec.models import EMBEDDED, load_tokenizer, name_base, resolve_model, trainable_on_cpu
-    from instructrec.preflight import preflight
-    from instructrec.training import ProgressLine, end, held_out, prepare_output, tidy
+    from instructrec.preflight import preflight, tokens_of
+    from instructrec.saved import CHECKED_ROWS, UNCHECKED, check_saved, in_one_piece, keep_types, publish
+    from instructrec.training import ProgressLine, end, end_where_told, held_out, prepare_output, tidy
 
     threads = use_all_cores()
     started = time.time()
-    records = (DataArguments, HeldOutArguments, SFTConfig, ModelConfig)
-    (data, watched, args, model), given = parse(records, DEFAULT_CONFIG, cpu_flags())
+    records = (DataArguments, AdapterArguments, HeldOutArguments, SFTConfig, ModelConfig)
+    (data, start, watched, args, model), given, origins = parse_with_origins(records, DEFAULT_CONFIG, cpu_flags())
     name = model.model_name_or_path or EMBEDDED
     state = PartialState()
     with state.main_process_first():
@@ -54,6 +61,10 @@ def main() -> None:
     tokenizer = load_tokenizer(folder)
     choose_template(tokenizer, args.chat_template_path, args.assistant_only_loss)
     args.chat_template_path = None  # TRL would read it again, without the marks
+    parent = read_parent(start.init_adapter, name, folder)
+    if parent:
+        parent.check_template(tokenizer)
+        given |= parent.take_over(model, origins)
     validation, callbacks = held_out(watched, dataset["validation"], args, tokenizer)
     with state.main_process_first():
         rows, validation = trainable(dataset["train"], validation, tokenizer)
@@ -74,16 +85,23 @@ def main() -> None:
         eval_dataset=validation,
         processing_class=tokenizer,
         quantization_config=get_quantization_config(model),
-        peft_config=get_peft_config(model),
+        peft_config=parent.config if parent else get_peft_config(model),
         callbacks=[*callbacks, ProgressLine()],
     )
     trainer.remove_callback(PrinterCallback)
     trainable_on_cpu(trainer.model)
+    keep_types(trainer.model)
+    end_where_told(trainer)
     name_base(trainer.model, name, model.model_revision)
+    if parent:
+        parent.load_into(trainer.model)
     result = trainer.train(resume_from_checkpoint=checkpoint)
 
-    trainer.save_model(str(output))
+    trainer.save_model(str(output / UNCHECKED))
     if state.is_main_process:
+        first = [ids for ids, _ in islice(tokens_of(rows, tokenizer), CHECKED_ROWS)]
+        read_back = check_saved(output / UNCHECKED, in_one_piece(trainer), first)
+        publish(output / UNCHECKED, output)
         tidy(output)
         write_lineage(
             output,
@@ -96,10 +114,12 @@ def main() -> None:
                     "fingerprint": given["dataset_fingerprint"],
                     "lineage": read_lineage(Path(data.dataset_name)),
                 },
+                "init_adapter": parent and {"name": start.init_adapter, "sha256": parent.sha256},
                 "output": weights_sha256(output),
             },
             started,
             seed=args.seed,
+            parent=parent.lineage if parent else read_lineage(folder),
             training={
                 "tokens": trainer.state.num_input_tokens_seen,
                 "steps": trainer.state.global_step,
@@ -108,11 +128,13 @@ def main() -> None:
                 "processes": state.num_processes,
                 "trainable_parameters": trainer.get_num_trainable_parameters(),
                 "threads": threads,
+                "read_back": read_back,
             },
         )
+        scored = f"{name} --adapter {output}" if model.use_peft else str(output)
         print(
-            f"saved {output}; score it with: accelerate launch recipes/evaluate.py --model_name_or_path {name}"
-            f" --adapter {output} --suite {data.dataset_name} --output_dir {output.parent / 'eval'}"
+            f"saved {output}; score it with: accelerate launch recipes/evaluate.py --model_name_or_path {scored}"
+            f" --suite {data.dataset_name} --output_dir {output.parent / 'eval'}"
         )
     end(trainer)
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,28 +80,40 @@ class TestSft:
         flags = [*sft_flags(instruction_set, tiny_model, adapter), "--max_steps", "6", "--learning_rate", "1e-3"]
         assert_one_line_error(recipe("sft.py", *flags), "another config", "learning_rate: 0.0005 then, 0.001 now")
 
-    def test_killed_and_resumed_equals_uninterrupted(self, adapter, instruction_set, tiny_model, tmp_path):
-        output = tmp_path / "adapter"
+    def test_killed_at_a_random_step_and_resumed_equals_uninterrupted(
+        self, adapter, instruction_set, tiny_model, tmp_path
+    ):
+        output, step = tmp_path / "adapter", random.randint(3, 5)
         flags = [*sft_flags(instruction_set, tiny_model, output), "--max_steps", "6", "--save_steps", "2"]
-        command = [sys.executable, str(ROOT / "recipes" / "sft.py"), *flags]
+        command = [sys.executable, "-u", str(ROOT / "recipes" / "sft.py"), *flags, "--logging_steps", "1"]
         process = subprocess.Popen(
-            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
-        deadline = time.monotonic() + 300
-        # As soon as anything of the second checkpoint is there, which may well be in the middle of writing it.
-        while not (output / "checkpoint-4").exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
-        os.killpg(process.pid, signal.SIGKILL)
+        # Somewhere after the first checkpoint: within a step, an evaluation, or the writing of a checkpoint.
+        for line in process.stdout:
+            if f"step {step}/6" in line:
+                time.sleep(random.uniform(0, 0.1))
+                os.killpg(process.pid, signal.SIGKILL)
+                break
         process.wait()
-        assert not (output / "lineage.json").exists()
+        assert process.returncode == -signal.SIGKILL, step
+        assert not (output / "lineage.json").exists(), step
         done = recipe("sft.py", *flags)
         assert done.returncode == 0, done.stderr
         assert "resuming from" in done.stdout
-        assert largest_difference(adapter, output) <= 1e-6
+        assert largest_difference(adapter, output) <= 1e-6, step
+
+    def test_killed_after_its_last_step_it_trains_no_other(self, adapter, instruction_set, tiny_model, tmp_path):
+        output = tmp_path / "adapter"
+        shutil.copytree(adapter, output)
+        for name in ("lineage.json", "adapter_model.safetensors"):
+            (output / name).unlink()
+        flags = [*sft_flags(instruction_set, tiny_model, output), "--max_steps", "6", "--save_steps", "2"]
+        done = recipe("sft.py", *flags)
+        assert done.returncode == 0 and "checkpoint-6" in done.stdout, done.stderr
+        assert largest_difference(adapter, output) == 0
 
     def test_a_half_checkpoint_is_not_resumed_from(self, adapter, instruction_set, tiny_model, tmp_path):
-        import shutil
-
         output = tmp_path / "adapter"
         shutil.copytree(adapter, output)
         for name in ("lineage.json", "adapter_model.safetensors", "checkpoint-6/trainer_state.json"):
@@ -111,12 +125,17 @@ class TestSft:
 
     def test_batches_of_one_accumulated_equal_one_batch(self, instruction_set, tiny_model, tmp_path):
         sizes = {"a": ("1", "8"), "b": ("8", "1")}
+        losses = {}
         for name, (batch, accumulation) in sizes.items():
             flags = sft_flags(instruction_set, tiny_model, tmp_path / name)
             flags += ["--per_device_train_batch_size", batch, "--gradient_accumulation_steps", accumulation]
+            flags += ["--max_steps", "4", "--eval_steps", "4", "--save_steps", "4", "--logging_steps", "1"]
             done = recipe("sft.py", *flags, "--packing", "false")
             assert done.returncode == 0, done.stderr
-        assert largest_difference(tmp_path / "a", tmp_path / "b") <= 1e-5
+            state = json.loads((tmp_path / name / "checkpoint-4" / "trainer_state.json").read_text())
+            losses[name] = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+        assert len(losses["a"]) == 4 and losses["a"] == pytest.approx(losses["b"], abs=1e-5)
+        assert largest_difference(tmp_path / "a", tmp_path / "b") <= 1e-6
 
     def test_learning_lowers_the_loss(self, instruction_set, tiny_model, tmp_path):
         flags = sft_flags(instruction_set, tiny_model, tmp_path / "out")

@@ -328,8 +328,14 @@ class TestChatTemplates:
 
     def test_marks_are_saved_with_the_adapter(self, instruction_set, tiny_model, tmp_path):
         flags = {"model_name_or_path": tiny_model, "dataset_name": instruction_set, "output_dir": tmp_path / "out"}
-        flags |= {"max_steps": 1, "eval_strategy": "no", "load_best_model_at_end": "false", "dtype": "float32"}
-        flags |= {"assistant_only_loss": "true", "max_train_rows": 30, "lora_target_modules": "q_proj"}
+        flags |= {"max_steps": 1, "warmup_steps": 0, "eval_strategy": "no", "load_best_model_at_end": "false"}
+        flags["dtype"] = "float32"
+        flags |= {
+            "dtype": "float32",
+            "assistant_only_loss": "true",
+            "max_train_rows": 30,
+            "lora_target_modules": "q_proj",
+        }
         flags["chat_template_path"] = tmp_path / "mine.jinja"
         flags["chat_template_path"].write_text((tiny_model / "chat_template.jinja").read_text())
         done = recipe("sft.py", *(text for key, value in flags.items() for text in (f"--{key}", str(value))))

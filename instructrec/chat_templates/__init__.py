@@ -53,6 +53,14 @@ def answer_at_once(tokenizer: Any) -> None:
         tokenizer.chat_template = _AT_ONCE + tokenizer.chat_template
 
 
+def renders_alike(tokenizer: Any, template: str) -> bool:
+    """Whether a template renders conversations as the tokenizer's own does, marks aside."""
+    try:
+        return _rendered(tokenizer, template) == _rendered(tokenizer, tokenizer.get_chat_template())
+    except TemplateSyntaxError:
+        return False
+
+
 def choose_template(tokenizer: Any, path: str | None = None, marked: bool = False) -> None:
     """Give a tokenizer the template at `path`, if any, and marks: those of a template here that renders the same.
 
