@@ -370,11 +370,12 @@ def inspect(
 
 def _token_texts(name: str) -> Any:
     """What `data_builders.inspection` calls to split a row into tokens, prompt and completion parted as TRL does."""
-    from itertools import pairwise, takewhile
+    from itertools import pairwise
 
     from instructrec.runtime import quiet
 
     quiet()
+    from instructrec.data import common_prefix
     from instructrec.models import load_tokenizer, resolve_model
 
     tokenizer = load_tokenizer(resolve_model(name))
@@ -386,7 +387,7 @@ def _token_texts(name: str) -> Any:
         whole = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
         ids = whole["input_ids"]
         # Supervision begins where the prompt alone and the whole row part, which can be before the prompt's end.
-        given = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(asked, ids, strict=False)))
+        given = common_prefix(asked, ids)
         if not tokenizer.is_fast:
             return [tokenizer.decode([token]) for token in ids], given
         # A token that is part of a character begins where the character does, and the last part gets all of it.

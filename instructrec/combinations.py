@@ -27,14 +27,26 @@ TRACKERS = (
 def check_combinations(values: Mapping[str, Any], given: Mapping[str, str]) -> None:
     """Raise `UserError` for the first fault among the resolved `values` of a config.
 
+    So is what a part of a `mixture` must not be (see `parts.read_parts`).
+
     Args:
         values: every key of the recipe's records, defaults included; a key that it does not have counts as unset.
         given: the keys that the YAML or the command line set, and which of the two did.
     """
     known = defaultdict(lambda: None, values)
-    for faults in (_precision, _quantization, _adapter, _attention, _steps, _best_model, _trackers):
+    for faults in (_data, _precision, _quantization, _adapter, _attention, _steps, _best_model, _trackers):
         for fault in faults(known, given):
             raise UserError(fault)
+
+
+def _data(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
+    from instructrec.parts import read_parts
+
+    if v["mixture"] is None:
+        return
+    if "dataset_name" in given:
+        yield "mixture: takes the place of dataset_name; leave one of them out"
+    read_parts(v["mixture"])
 
 
 def _precision(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
@@ -58,7 +70,7 @@ def _quantization(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[st
         yield "use_bnb_nested_quant: nothing is loaded in 4 bits; set load_in_4bit: true, or leave it out"
 
 
-def _adapter(v: Mapping[str, Any], given: Container[str]) -> Iterator[str]:
+def _adapter(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
     if v["init_adapter"] and not v["use_peft"]:
         yield "init_adapter: full fine-tuning has no adapter to go on from; set use_peft: true"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import difflib
 import enum
@@ -49,7 +50,8 @@ RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
             "1 or more",
             lambda n: n >= 1,
             "lora_r lora_alpha per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
-            "eval_accumulation_steps save_total_limit patience dataset_num_proc dataloader_prefetch_factor",
+            "eval_accumulation_steps save_total_limit patience dataset_num_proc dataloader_prefetch_factor "
+            "max_train_rows",
         ),
         (
             "0 or more",
@@ -57,6 +59,8 @@ RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
             "weight_decay max_grad_norm warmup_steps neftune_noise_alpha dataloader_num_workers eval_items eval_delay",
         ),
         ("above 0", lambda n: n > 0, "learning_rate num_train_epochs adam_epsilon"),
+        ("above 0 and 100 at most", lambda n: 0 < n <= 100, "weight"),
+        ("above 0 and below 1", lambda n: 0 < n < 1, "share"),
         ("above 0 (below 1: a share of all steps)", lambda n: n > 0, "eval_steps save_steps logging_steps"),
         ("0 or more and below 1", lambda n: 0 <= n < 1, "lora_dropout label_smoothing_factor adam_beta1 adam_beta2"),
         ("1 or more, or -1 for whole epochs", lambda n: n == -1 or n >= 1, "max_steps"),
@@ -84,6 +88,9 @@ CHOICES = {
 
 MOST_LISTED = 12
 """Choices that an error lists."""
+
+ALTERNATIVES = (("dataset_name", "mixture"),)
+"""Keys of which a run has one: on the command line, one takes the place of the other in the YAML."""
 
 COMMAND_LINE = "command line"
 
@@ -209,6 +216,17 @@ def check_types(values: dict[str, Any], record: type, where: str) -> None:
                 raise UserError(f"{where}: key {field.name!r} must be {wording}, not {value!r}")
 
 
+def _mapping(text: str) -> dict[str, Any]:
+    """A mapping as one argument of the command line."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is no YAML mapping, like '{{key: value}}'")
+    return value
+
+
 def _join_repeats(argv: Sequence[str], lists: set[str]) -> list[str]:
     """Let a list flag be repeated: `--a x --b --a y` becomes `--b --a x y` (argparse keeps only the last otherwise)."""
     joined: list[str] = []
@@ -283,6 +301,8 @@ def parse_with_origins(
     actions = {action.dest: action for action in parser._actions}
     for action in actions.values():
         action.choices = None  # `check_types` names the nearest one
+        if typing.get_origin(action.type) is dict:
+            action.type = _mapping
     arguments = list(sys.argv[1:] if argv is None else argv)
     config = default_config
     for place, argument in enumerate(arguments):
@@ -318,6 +338,11 @@ def parse_with_origins(
                 raise UserError(f"command line: unknown flag {name!r}.{nearest(name, flags)}")
             given[flags[name]] = "from the command line"
             origins[flags[name]] = COMMAND_LINE
+    for pair in ALTERNATIVES:
+        if len(chosen := [key for key in pair if origins.get(key) == COMMAND_LINE]) == 1:
+            for key in set(pair) - set(chosen):
+                for where in (values, given, origins):
+                    where.pop(key, None)
     for key, reason in FORBIDDEN.items():
         if given.get(key) not in (None, False):
             raise UserError(f"{key}: {reason}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -27,6 +27,10 @@ NOT_SUPERVISED = -100
 MOST_NAMED = 3
 """Pairs of rows that an error names."""
 
+Message = dict[str, str]
+Labelled = dict[str, list[int]]
+"""`input_ids` and `labels` of one sequence, the latter -100 where nothing is supervised."""
+
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """How many tokens two sequences begin with alike."""
@@ -39,6 +43,10 @@ class DataArguments:
 
     dataset_name: str = field(
         default=QUICKSTART_SET, metadata={"help": "Folder of an instruction set (`instructrec build`)."}
+    )
+    mixture: list[dict[str, Any]] | None = field(
+        default=None,
+        metadata={"help": "In place of dataset_name: several sets and raw text with weights (instructrec/mixture.py)."},
     )
     max_train_rows: int | None = field(
         default=None,
@@ -163,6 +171,52 @@ def load_set(name: str, max_rows: int | None = None) -> dict[str, Dataset]:
     return data
 
 
+def labeller(tokenizer: Any) -> Callable[[list[Message], Iterable[int], str], Labelled]:
+    """A function of messages, the places of those to learn, and a name, that gives the conversation's tokens.
+
+    Supervised are the assistant's messages among those places: what the chat template adds to the messages before them,
+    which is how TRL finds the completion of a prompt. The function raises `UserError` with the name if the template
+    renders a turn otherwise once others follow it (as those do that leave out earlier thinking), so that a conversation
+    cannot be one sequence.
+
+    It is a closure because `datasets` knows a module's function by its name alone: after a change of the code it would
+    go on giving the old tokens from its cache.
+    """
+
+    def tokens(messages: list[Message], ask: bool = False) -> list[int]:
+        rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=ask, return_dict=True)
+        return list(rendered["input_ids"])
+
+    def labelled(messages: list[Message], learnt: Iterable[int], name: str) -> Labelled:
+        whole = tokens(messages)
+        labels = [NOT_SUPERVISED] * len(whole)
+        for place in (place for place in learnt if messages[place]["role"] == "assistant"):
+            asked, answered = tokens(messages[:place], ask=True), tokens(messages[: place + 1])
+            if answered != whole[: len(answered)]:
+                raise UserError(
+                    f"row {name}: the tokenizer's chat template changes earlier turns of a conversation; give another "
+                    "with --chat_template_path, or build the set with --turns-per-document 1"
+                )
+            first = common_prefix(asked, answered)
+            labels[first : len(answered)] = whole[first : len(answered)]
+        return {"input_ids": whole, "labels": labels}
+
+    return labelled
+
+
+def row_labeller(tokenizer: Any) -> Callable[[dict[str, Any]], Labelled]:
+    """A function of a row of an instruction set that gives its tokens; in a conversation every answer is learnt."""
+    labelled = labeller(tokenizer)
+
+    def of_row(row: dict[str, Any]) -> Labelled:
+        messages = row["prompt"] + row["completion"]
+        # Outside a conversation, what the assistant said before is given, not learnt.
+        learnt = range(len(messages)) if row["turn"] is not None else [len(messages) - 1]
+        return labelled(messages, learnt, row["id"])
+
+    return of_row
+
+
 def trainable(train: Dataset, validation: Dataset | None, tokenizer: Any) -> tuple[Dataset, Dataset | None]:
     """Training and validation rows as a trainer takes them that supervises every answer and nothing else.
 
@@ -175,37 +229,13 @@ def trainable(train: Dataset, validation: Dataset | None, tokenizer: Any) -> tup
         supervised.
 
     Raises:
-        UserError: the template renders a turn otherwise once others follow it (as those do that leave out earlier
-            thinking), so that a conversation cannot be one sequence.
+        UserError: the chat template does not let a conversation be one sequence (see `labeller`).
     """
-
     if not any(turn is not None for turn in train["turn"]):
         columns = ["prompt", "completion"]
         return train.select_columns(columns), validation and validation.select_columns(columns)
-
-    def tokens(messages: list[dict[str, str]], ask: bool = False) -> list[int]:
-        rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=ask, return_dict=True)
-        return list(rendered["input_ids"])
-
-    def supervised(row: dict[str, Any]) -> dict[str, list[int]]:
-        messages = row["prompt"] + row["completion"]
-        # Outside a conversation, what the assistant said before is given, not learnt.
-        answers = range(len(messages)) if row["turn"] is not None else [len(messages) - 1]
-        whole = tokens(messages)
-        labels = [NOT_SUPERVISED] * len(whole)
-        for place in (place for place in answers if messages[place]["role"] == "assistant"):
-            asked, answered = tokens(messages[:place], ask=True), tokens(messages[: place + 1])
-            if answered != whole[: len(answered)]:
-                raise UserError(
-                    f"row {row['id']}: the tokenizer's chat template changes earlier turns of a conversation; build "
-                    "the set with --turns-per-document 1"
-                )
-            first = common_prefix(asked, answered)
-            labels[first : len(answered)] = whole[first : len(answered)]
-        return {"input_ids": whole, "labels": labels}
-
-    columns = train.column_names
+    columns, labelled = train.column_names, row_labeller(tokenizer)
     return (
-        train.map(supervised, remove_columns=columns),
-        validation and validation.map(supervised, remove_columns=columns),
+        train.map(labelled, remove_columns=columns),
+        validation and validation.map(labelled, remove_columns=columns),
     )

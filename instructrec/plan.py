@@ -20,6 +20,8 @@ from instructrec.memory import Batch, Counted, Memory, MiB, count, estimate
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from instructrec.mixture import Use
+
 SHOWN_ROWS = 3
 """Rows whose supervised tokens are shown."""
 
@@ -93,13 +95,14 @@ class Shown:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything `instructrec plan` says; `seconds_per_step` is null without a probe."""
+    """Everything `instructrec plan` says; `parts` are those of a mixture, `seconds_per_step` is that of a probe."""
 
     config: dict[str, Value]
     launch: Launch
     model: Counted
     memory: Memory
     run: Run
+    parts: tuple[Use, ...]
     shown: tuple[Shown, ...]
     seconds_per_step: float | None
 
@@ -127,7 +130,7 @@ def plan(config: Path, overrides: Sequence[str] = (), accelerate: Path | None = 
     from trl import ModelConfig, SFTConfig
 
     from instructrec.chat_templates import choose_template
-    from instructrec.data import load_set, trainable
+    from instructrec.mixture import load_data
     from instructrec.models import EMBEDDED, load_tokenizer, resolve_model
     from instructrec.preflight import preflight, tokens_of
     from instructrec.runtime import cpu_flags
@@ -148,10 +151,9 @@ def plan(config: Path, overrides: Sequence[str] = (), accelerate: Path | None = 
     if parent := read_parent(start.init_adapter, name, folder):
         parent.check_template(tokenizer)
         parent.take_over(model, origins)
-    dataset = load_set(data.dataset_name, data.max_train_rows)
-    ids = dataset["train"]["id"]
-    validation, _ = held_out(watched, dataset["validation"], args, tokenizer)
-    rows, validation = trainable(dataset["train"], validation, tokenizer)
+    dataset = load_data(data)
+    validation, _ = held_out(watched, dataset.validation, args, tokenizer)
+    rows, ids, validation = dataset.encode(validation, tokenizer, args)
 
     first = tokens_of(rows.select(range(min(SHOWN_ROWS, len(rows)))), tokenizer)
     shown = tuple(_shown(tokenizer, *pair) for pair in zip(ids, first, strict=False))
@@ -172,6 +174,7 @@ def plan(config: Path, overrides: Sequence[str] = (), accelerate: Path | None = 
         model=counted,
         memory=memory,
         run=run,
+        parts=dataset.uses,
         shown=shown,
         seconds_per_step=_probe(folder, args, model, rows, tokenizer) if probe else None,
     )
@@ -267,6 +270,8 @@ def _resolved(records: Sequence[type], instances: Sequence[Any], origins: dict[s
             value = getattr(value, "value", value)  # of an enumeration
             plain = isinstance(value, (str, int, float, bool, list, dict, type(None)))
             found[key] = Value(value if plain else str(value), origins.get(key, f"default of {whose}"))
+    if found["mixture"].value is not None:
+        del found["dataset_name"]  # which it takes the place of
     if found["model_name_or_path"].value is None:
         from instructrec.models import EMBEDDED
 
@@ -360,6 +365,8 @@ def show(found: Plan, console: Console) -> None:
     console.print(table)
     console.print(f"peak: {memory.peak / MiB:,.0f} MiB, beside the imported libraries\n")
 
+    for use in found.parts:
+        console.print(str(use), highlight=False)
     console.print(
         f"Run: {run.rows:,} rows in {run.sequences:,} sequences, {run.steps:,} steps ({run.epochs:.2f} epochs), "
         f"{run.tokens:,} tokens, {run.supervised:,} of them supervised ({run.supervised / run.tokens:.0%}); "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -149,8 +150,8 @@ def preflight(
 
     Raises:
         UserError: quantization that would be ignored or that FSDP could not shard, adapted modules that the model does
-            not have, special tokens that the tokenizer does not have, a row of which nothing or not the end is
-            supervised, or a `max_length` that is too short for a completion or for many rows.
+            not have, special tokens that the tokenizer does not have, a row of which nothing is supervised or (raw text
+            apart) not the end, or a `max_length` that is too short for a completion or for many rows.
     """
     check_quantization(base, model)
     check_sharded_quantization(model, os.environ.get("ACCELERATE_USE_FSDP") == "true")
@@ -159,7 +160,10 @@ def preflight(
     _check_special_tokens(tokenizer, args)
     if "labels" in rows.column_names and (args.assistant_only_loss or args.completion_only_loss is False):
         key = "assistant_only_loss" if args.assistant_only_loss else "completion_only_loss"
-        raise UserError(f"{key}: of this set's conversations all answers are supervised, and only they; leave it out")
+        raise UserError(
+            f"{key}: of this set's conversations, as of the sets of a mixture, all answers are supervised, and only "
+            "they; leave it out"
+        )
     stops = stop_tokens(base, tokenizer)
     measured = measure(rows, tokenizer, stops)
     for name, row in zip(ids, measured, strict=True):
@@ -168,7 +172,7 @@ def preflight(
                 f"row {name}: none of its {row.total} tokens is supervised, because the chat template writes nothing "
                 "of its answer; mend the template or give another with --chat_template_path"
             )
-        if not row.stops:
+        if row.prompt and not row.stops:  # without a prompt it is raw text, which may be cut anywhere
             endings = ", ".join(repr(tokenizer.decode([token])) for token in sorted(stops))
             raise UserError(
                 f"row {name}: the end of its answer is not supervised ({endings} does not follow it), so that the "

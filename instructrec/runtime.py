@@ -16,11 +16,13 @@ def quiet() -> None:
         warnings.simplefilter("ignore")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     import datasets
+    from datasets.utils import logging as datasets_logging
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
+    datasets_logging.set_verbosity(logging.CRITICAL)  # the errors that it logs it raises too
 
 
 def use_all_cores() -> int:

@@ -48,7 +48,7 @@ def prepare_output(folder: Path, config: dict[str, Any], main_process: bool) -> 
             if main_process:  # that run ended before it had trained anything
                 record.unlink(missing_ok=True)
         elif keys:
-            changes = ", ".join(f"{key}: {found.get(key)!r} then, {wanted.get(key)!r} now" for key in keys[:3])
+            changes = ", ".join(_change(key, found.get(key), wanted.get(key)) for key in keys[:3])
             raise UserError(f"{folder}: holds a run with another config ({changes}); choose another --output_dir")
         elif (folder / "lineage.json").exists():
             if main_process:
@@ -67,6 +67,14 @@ def prepare_output(folder: Path, config: dict[str, Any], main_process: bool) -> 
     if checkpoint and main_process:
         print(f"resuming from {checkpoint}")
     return checkpoint
+
+
+def _change(key: str, then: Any, now: Any) -> str:
+    """What differs, of a mapping only the first entry that does."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        entry = min(k for k in {*then, *now} if then.get(k) != now.get(k))
+        return _change(f"{key} of {entry}", then.get(entry), now.get(entry))
+    return f"{key}: {then!r} then, {now!r} now"
 
 
 def _is_complete(checkpoint: Path) -> bool:

@@ -14,6 +14,10 @@ Trained is a LoRA adapter (`--use_dora true`, `--use_rslora true`: its kinds), o
 `--load_in_8bit true` quantizes; `--use_peft false` trains all weights. `--init_adapter FOLDER` goes on from an adapter
 of the same base. What is saved is read back and compared with the model in memory before it counts.
 
+Several sets and raw text, in place of `dataset_name` (in the YAML; see instructrec/mixture.py):
+
+    mixture: [{name: outputs/mine/set, weight: 2}, {name: owner/dataset}, {text: my_documents, share: 0.1}]
+
 The same command again resumes from the last checkpoint. `--report_to tensorboard|trackio|wandb` chooses the tracker.
 """
 
@@ -41,9 +45,8 @@ def main() -> None:
     from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config, get_quantization_config
 
     from instructrec.chat_templates import choose_template
-    from instructrec.core.schema import read_manifest
-    from instructrec.data import load_set, trainable
     from instructrec.lineage import read_lineage, weights_sha256, write_lineage
+    from instructrec.mixture import load_data
     from instructrec.models import EMBEDDED, load_tokenizer, name_base, resolve_model, trainable_on_cpu
     from instructrec.preflight import preflight, tokens_of
     from instructrec.saved import CHECKED_ROWS, UNCHECKED, check_saved, in_one_piece, keep_types, publish
@@ -57,7 +60,7 @@ def main() -> None:
     state = PartialState()
     with state.main_process_first():
         folder = resolve_model(name, model.model_revision)
-        dataset = load_set(data.dataset_name, data.max_train_rows)
+        dataset = load_data(data)
     tokenizer = load_tokenizer(folder)
     choose_template(tokenizer, args.chat_template_path, args.assistant_only_loss)
     args.chat_template_path = None  # TRL would read it again, without the marks
@@ -65,15 +68,15 @@ def main() -> None:
     if parent:
         parent.check_template(tokenizer)
         given |= parent.take_over(model, origins)
-    validation, callbacks = held_out(watched, dataset["validation"], args, tokenizer)
+    validation, callbacks = held_out(watched, dataset.validation, args, tokenizer)
     with state.main_process_first():
-        rows, validation = trainable(dataset["train"], validation, tokenizer)
-    rows, counts = preflight(rows, dataset["train"]["id"], folder, tokenizer, args, model)
+        rows, ids, validation = dataset.encode(validation, tokenizer, args)
+    rows, counts = preflight(rows, ids, folder, tokenizer, args, model)
     output = Path(args.output_dir)
-    given["dataset_fingerprint"] = read_manifest(Path(data.dataset_name))["fingerprint"]
+    given["dataset_fingerprint"] = dataset.fingerprint
     checkpoint = prepare_output(output, given, state.is_main_process)
     state.wait_for_everyone()
-    state.print(counts)
+    state.print(*dataset.uses, counts, sep="\n")
 
     args.model_init_kwargs = {"dtype": model.dtype, "attn_implementation": model.attn_implementation}
     args.disable_tqdm = True
@@ -109,11 +112,7 @@ def main() -> None:
             given,
             {
                 "model": {"name": name, "revision": model.model_revision, "sha256": weights_sha256(folder)},
-                "dataset": {
-                    "name": data.dataset_name,
-                    "fingerprint": given["dataset_fingerprint"],
-                    "lineage": read_lineage(Path(data.dataset_name)),
-                },
+                **dataset.inputs(),
                 "init_adapter": parent and {"name": start.init_adapter, "sha256": parent.sha256},
                 "output": weights_sha256(output),
             },
@@ -132,9 +131,10 @@ def main() -> None:
             },
         )
         scored = f"{name} --adapter {output}" if model.use_peft else str(output)
+        scored += "".join(f" --suite {suite}" for suite in dataset.suites)
         print(
             f"saved {output}; score it with: accelerate launch recipes/evaluate.py --model_name_or_path {scored}"
-            f" --suite {data.dataset_name} --output_dir {output.parent / 'eval'}"
+            f" --output_dir {output.parent / 'eval'}"
         )
     end(trainer)
 

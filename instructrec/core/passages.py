@@ -121,8 +121,11 @@ class Passages:
         text = normalise("\n".join(message["content"] for message in messages))
         rows.add(row["id"], self._wordings.setdefault(row["template"], len(self._wordings)), text)
 
-    def leaks(self) -> list[Leak]:
-        """The pairs of a training row and a held-out row whose passage it has, worst first."""
+    def leaks(self, least_share: float = LEAST_SHARE) -> list[Leak]:
+        """The pairs of a training row and a held-out row whose passage it has, worst first.
+
+        With a `least_share` of 0 `LEAST_SHARED` n-grams are enough, however long the passage is.
+        """
         held_row, held, held_alike = self._held_out.flat()
         train_row, train, train_alike = self._train.flat()
         wording = self._wording_ngrams()
@@ -143,7 +146,7 @@ class Passages:
         share = shared / np.bincount(held_row, minlength=len(self._held_out.ids))[row]
         found = [
             Leak(self._train.ids[other[i]], self._held_out.ids[row[i]], float(share[i]))
-            for i in np.flatnonzero((shared >= LEAST_SHARED) & (share > LEAST_SHARE)).tolist()
+            for i in np.flatnonzero((shared >= LEAST_SHARED) & (share > least_share)).tolist()
         ]
         return sorted(found, key=lambda leak: (-leak.share, leak.train, leak.held_out))
 

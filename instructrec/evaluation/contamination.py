@@ -86,15 +86,16 @@ def overlap(items: Sequence[Item], sets: Sequence[Path]) -> list[str | None]:
 def training_sets(adapters: Sequence[Path]) -> list[Path]:
     """The instruction sets that adapters, and what they were made from, were trained on, as their lineage names them.
 
-    Only those that are still there, with the same rows.
+    Only those that are still there, with the same rows; of a mixture its instruction sets.
     """
     found: dict[Path, None] = {}
     for adapter in adapters:
         lineage = read_lineage(adapter)
         while lineage:
-            dataset = lineage["inputs"].get("dataset")
-            if dataset and fingerprint(Path(dataset["name"]), "*.parquet") == dataset["fingerprint"]:
-                found[Path(dataset["name"])] = None
+            inputs = lineage["inputs"]
+            for dataset in (inputs.get("dataset"), *inputs.get("mixture", ())):
+                if dataset and fingerprint(Path(dataset["name"]), "*.parquet") == dataset["fingerprint"]:
+                    found[Path(dataset["name"])] = None
             lineage = cast(Lineage | None, lineage["parent"])
     return list(found)
 
