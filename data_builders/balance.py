@@ -34,13 +34,13 @@ def limits(mined: Path, sides: Path, shards: int, config: BuildConfig) -> list[t
                 chosen = (family == place[0]) & (side == place[1])
                 old = kept.get(place, (np.zeros(0, np.uint64), np.zeros(0, np.int64)))
                 both = np.concatenate([old[0], key[chosen]]), np.concatenate([old[1], words[chosen]])
-                kept[place] = _smallest(*both, *_maximum(place, config))
+                kept[place] = _smallest(*both, *maximum(place, config))
                 if len(kept[place][0]) < len(both[0]):
                     full.add(place)
     return [(*place, int(kept[place][0][-1]) if len(kept[place][0]) else 0) for place in sorted(full)]
 
 
-def _maximum(place: tuple[str, str], config: BuildConfig) -> tuple[int, float]:
+def maximum(place: tuple[str, str], config: BuildConfig) -> tuple[int, float]:
     """Rows and answer words of a family on a side at most."""
     family, side = place
     if side != TRAIN:

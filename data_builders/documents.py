@@ -31,6 +31,7 @@ __all__ = [
     "MAX_DOCUMENT_BYTES",
     "MIN_DOCSTRING",
     "PYTHON",
+    "SCHEMES",
     "UTF8",
     "Document",
     "Fields",
@@ -41,6 +42,7 @@ __all__ = [
     "corpus_files",
     "read",
     "splittable",
+    "streamed",
 ]
 
 PYTHON = "python"
@@ -49,7 +51,7 @@ PYTHON = "python"
 _LAYOUTS = TEXT | CODE
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSONL = (".jsonl", ".ndjson")
-_HUB, _LOCAL, _GIT = _SCHEMES = ("hf://", "dataset:", "git:")
+_HUB, _LOCAL, _GIT = SCHEMES = ("hf://", "dataset:", "git:")
 
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages", "dist-packages"}
 _PYTHON_SKIPPED_FOLDERS = _SKIPPED_FOLDERS | {"test", "tests", "idle_test", "ensurepip", "lib-dynload"}
@@ -64,7 +66,7 @@ def corpus_files(corpus: str) -> list[tuple[Path, str]]:
     Raises:
         UserError: nothing is there, or it holds no file.
     """
-    if corpus.startswith(_SCHEMES):
+    if corpus.startswith(SCHEMES):
         return [_scheme_file(corpus)]
     if corpus == PYTHON:
         root, skipped = Path(sysconfig.get_path("stdlib")), _PYTHON_SKIPPED_FOLDERS
@@ -119,6 +121,11 @@ def splittable(path: Path) -> bool:
     return path.suffix.lower() in (*_JSONL, ".parquet")
 
 
+def streamed(path: Path) -> bool:
+    """Whether `read` takes documents from this file one by one, so that a part of it costs only a part of the time."""
+    return splittable(path) or path.suffix.lower() in (*COMPRESSIONS, *_DELIMITERS, ".mbox")
+
+
 def read(
     path: Path,
     name: str,
@@ -149,7 +156,7 @@ def read(
         UserError: a data set or repository named by its scheme is not there.
     """
     suffix = path.suffix.lower()
-    if (layout := _LAYOUTS.get(suffix)) is not None and not name.startswith(_SCHEMES):
+    if (layout := _LAYOUTS.get(suffix)) is not None and not name.startswith(SCHEMES):
         return read_text(path, name, licence, layout)
     return _read_other(path, name, licence, suffix, start, end, fields or Fields())
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -241,22 +241,39 @@ class _Shard:
 
 
 def mine_shard(shards: Path, config: BuildConfig, folder: Path, rank: int) -> None:
-    """Read and mine one shard, which `RANK.json` in `shards` describes.
+    """Read and mine one shard, which `RANK.json` in `shards` describes, as `mine_files` does."""
+    plan = json.loads((shards / f"{rank:05d}.json").read_text(encoding="utf-8"))
+    pieces: list[Piece] = plan["pieces"]
+    fields, licence = config.record_fields, config.document_licence
+
+    def records(path: str, name: str, start: int, end: int | None) -> Iterator[Document | Skipped]:
+        # In a generator, so that what `read` raises at once is met where the others are.
+        yield from read(Path(path), name, licence, start=start, end=end, fields=fields)
+
+    readings = ((piece[1], records(*piece)) for piece in pieces)
+    mine_files(readings, config, Quota(config, plan["bytes"], plan["corpus"]), folder, rank)
+
+
+def mine_files(
+    readings: Iterable[tuple[str, Iterator[Document | Skipped]]],
+    config: BuildConfig,
+    quota: Quota,
+    folder: Path,
+    rank: int,
+) -> None:
+    """Mine what is read of files, each given by its name and what `documents.read` yields of it.
 
     Writes `RANK.units.parquet`, `RANK.examples.parquet` and, last, `RANK.json` into `folder`: the number of documents,
     what was skipped, [family, examples, most frequent answers], and [kind, language or "", documents].
     """
-    plan = json.loads((shards / f"{rank:05d}.json").read_text(encoding="utf-8"))
-    pieces: list[Piece] = plan["pieces"]
     with (
         atomic(folder / f"{rank:05d}.examples.parquet") as examples,
         atomic(folder / f"{rank:05d}.units.parquet") as units,
     ):
-        shard = _Shard(config, Quota(config, plan["bytes"], plan["corpus"]), examples, units)
-        for path, name, start, end in pieces:
-            fields, licence = config.record_fields, config.document_licence
+        shard = _Shard(config, quota, examples, units)
+        for name, records in readings:
             try:
-                for record in read(Path(path), name, licence, start=start, end=end, fields=fields):
+                for record in records:
                     if isinstance(record, Skipped):
                         shard.skip(record.path, record.reason, start=record.start, end=record.end)
                     else:

@@ -172,7 +172,7 @@ def build(
         raise UserError(
             f"{output}: holds an instruction set of another corpus or config; choose another --output or delete it"
         )
-    _refuse_nested(config.corpus, output)
+    refuse_nested(config.corpus, output)
     lock = output.with_name(f".{output.name}.lock")
     try:
         with locked(lock, wait=False):
@@ -186,7 +186,7 @@ def build(
     return manifest
 
 
-def _refuse_nested(corpus: str, output: Path) -> None:
+def refuse_nested(corpus: str, output: Path) -> None:
     """Raise `UserError` if a build would write into the corpus that it reads."""
     place = Path(corpus)
     if place.is_dir() and output.resolve().is_relative_to(place.resolve()):

@@ -333,6 +333,110 @@ def families(
 
 
 @app.command()
+def init(
+    corpus: Annotated[str, typer.Option(help="A folder of documents or code, a file, or `python`.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Where the two YAMLs go. Default: outputs/ and the corpus's name.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="To be tuned: the embedded model, a Hub name or a folder.", show_default=True)
+    ] = "smollm2-135m-q4",
+) -> None:
+    """Look into a corpus, and propose how to build a set from it and train on it.
+
+    A fixed sample of its files is read and mined, which takes seconds for a corpus of any size. Then build.yaml and
+    sft.yaml are written, with what was seen and what to expect as comments, and the next commands are printed.
+
+    instructrec init --corpus my_documents
+    """
+    import re
+    import shlex
+
+    from rich.console import Console
+
+    from data_builders import proposal
+    from data_builders.documents import PYTHON
+    from data_builders.forecast import survey
+    from data_builders.pipeline import refuse_nested
+    from instructrec.core.files import one_line
+    from instructrec.core.schema import TRAIN, VALIDATION
+    from instructrec.first_recipe import BASE, RECIPES, count_tokens, epoch, sft_yaml
+    from instructrec.models import tokenizer_at_hand
+
+    name = corpus if corpus == PYTHON else Path(corpus).resolve().name
+    folder = output or Path("outputs", re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "corpus")
+    refuse_nested(corpus, folder)
+    tokenizer_at_hand(model)  # a name that is none is told before the corpus is read
+    with Console(stderr=True).status("reading a sample of the corpus"):
+        found = survey(corpus)
+        forecast = found.forecast
+        tokens = count_tokens([(row.weight, row.prompt, row.completion) for row in forecast.training], model)
+    one_epoch = epoch(tokens, forecast.exact)
+
+    def command(*words: str | Path) -> str:
+        return one_line(shlex.join(map(str, words)), 10_000)
+
+    script = RECIPES / "sft.py"
+    script = script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script
+    build_file, sft_file = folder / "build.yaml", folder / "sft.yaml"
+    build_set = command("instructrec", "build", "--config", build_file, "--output", folder / "set")
+    plan_run = command("instructrec", "plan", sft_file, "--probe")
+    train = command("accelerate", "launch", script, "--config", sft_file)
+    workers = os.cpu_count() or 1
+    time = (
+        f"{proposal.duration(forecast.seconds / workers)} to build, by the speed of the sample, if {workers} processors"
+        " have nothing else to do"
+    )
+    size = f"about {round(tokens.total, -3):,} tokens ({tokens.by}), {one_epoch.steps:,} steps for one epoch"
+    training = f"{proposal.in_words(forecast.splits[TRAIN])} training rows, {size}"
+    notes = [
+        f"Proposed by `instructrec init`, from {BASE.relative_to(RECIPES.parent)}.",
+        f"  {train}",
+        f"expect: {training}",
+        f"max_length holds the longest row that was seen, {tokens.longest:,} tokens",
+        "time and memory: not known before the set is built; then this measures them here:",
+        f"  {plan_run}",
+    ]
+    evaluated = forecast.splits[VALIDATION].low > 0
+    _propose(
+        {
+            build_file: proposal.build_yaml(found, build_set, time),
+            sft_file: sft_yaml(model, folder, one_epoch, evaluated, notes),
+        }
+    )
+    console = Console()
+    proposal.show(found, console if console.is_terminal else Console(width=120))
+    print(f"training: {size}\ntime: {time}; for the training, `plan --probe` below measures it")
+    for warning in proposal.warnings(found):
+        print(f"warning: {warning}")
+    print(f"\nread {one_line(str(build_file))} and {one_line(str(sft_file))}, then:")
+    print(f"  {build_set}\n  {plan_run}\n  {train}")
+
+
+def _propose(files: dict[Path, str]) -> None:
+    """Write YAMLs, unless there are some already; those that say the same are left as they are.
+
+    Raises:
+        UserError: one of them is there and says something else; then none is written.
+    """
+    import yaml
+
+    from instructrec.config import read_yaml
+    from instructrec.core.files import write_text
+
+    for path in filter(Path.exists, files):
+        old, new = read_yaml(path), yaml.safe_load(files[path])
+        if keys := sorted(str(key) for key in old.keys() | new.keys() if old.get(key) != new.get(key)):
+            raise UserError(
+                f"{path}: is there already, with another {', '.join(keys[:3])}; delete it or choose another --output"
+            )
+    for path, text in files.items():
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, text)
+
+
+@app.command()
 def inspect(
     folder: Annotated[Path, typer.Argument(metavar="SET", help="An instruction set, or the folder of an evaluation.")],
     output: Annotated[Path | None, typer.Option(help="The page. Default: inspect.html in the set's folder.")] = None,

@@ -43,10 +43,36 @@ def resolve_model(name: str, revision: str | None = None, weights: bool = True) 
     """
     if name == EMBEDDED:
         return _embedded()
+    return _local(name) or _from_hub(name, revision, weights)
+
+
+def tokenizer_at_hand(name: str) -> Path | None:
+    """The folder of a model's tokenizer, if it is on this machine already; nothing is made or downloaded.
+
+    Raises:
+        UserError: the name is that of a folder that is none or holds no model, or is no name.
+    """
+    if name == EMBEDDED:
+        folder = cache_folder() / EMBEDDED
+        return folder if (folder / "config.json").exists() else None
+    if local := _local(name):
+        return local
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(name, "tokenizer_config.json")
+    except HFValidationError:
+        raise _no_name(name) from None
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def _local(name: str) -> Path | None:
+    """The folder that a name is of; null for one that may be the Hub's."""
     try:
         folder = Path(name).expanduser()
         there = folder.is_dir()
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"model {name[:80]!r}: not a usable name ({str(error)[:80]})") from None
     if there:
         if not (folder / "config.json").exists():
@@ -54,7 +80,11 @@ def resolve_model(name: str, revision: str | None = None, weights: bool = True) 
         return folder.resolve()
     if name.startswith(("/", "./", "../", "~")) or name.count("/") > 1:
         raise UserError(f"model {name!r}: no such folder")
-    return _from_hub(name, revision, weights)
+    return None
+
+
+def _no_name(name: str) -> UserError:
+    return UserError(f"model {name!r}: neither a folder nor a Hub name; the embedded one is {EMBEDDED!r}")
 
 
 def _from_hub(name: str, revision: str | None, weights: bool) -> Path:
@@ -65,7 +95,7 @@ def _from_hub(name: str, revision: str | None, weights: bool) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except HFValidationError:
-        raise UserError(f"model {name!r}: neither a folder nor a Hub name; the embedded one is {EMBEDDED!r}") from None
+        raise _no_name(name) from None
     except Exception as error:  # the client raises many kinds for 'not there' and 'not reachable'
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(

@@ -48,6 +48,12 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
+def one_line(text: str, most: int = 200) -> str:
+    """A text that others wrote, fit for one line of a comment or terminal: escaped where not printable, and cut."""
+    cut = text if len(text) <= most else text[: most - 1] + "…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in cut)
+
+
 def append_records(path: Path, records: Iterable[Any]) -> None:
     """Append a JSON line for each record to a file that a kill may have left with half a line; on disk on return."""
     with path.open("a", encoding="utf-8") as file:
