@@ -140,6 +140,6 @@ class BuildConfig:
         return asdict(self) | {
             "corpus": name,
             "licence": self.document_licence,
-            "synthesize": Path(model).resolve().name if Path(model).is_dir() else model,
+            "synthesize": Path(model).resolve().name if model and Path(model).is_dir() else model,
             "decontaminate": [Path(path).resolve().name for path in self.decontaminate],
         }

@@ -15,6 +15,13 @@ is `{prompt, answer, labels}`:
 The file maps the language of a document to numbered wordings; under `any` stand wordings for every known language.
 `labels` renames answers and options first; any other `answer` is a Jinja template of the completion, which sees what
 the prompt sees and `answer`.
+
+Wordings `f1`, `f2`, … are follow-ups: they ask, in few words and without the text, what the others ask about a text,
+and word only turns of a training conversation whose earlier turns show the text (`data_builders/conversations.py`):
+
+    f1: "Its title, unscrambled from {{ words }}?"
+    f2: "Which number is missing in \"{{ quote | around }}\"?"                   # the gap and words on either side
+    f3: "The longest word of the sentence \"{{ sentence | opening }}\"?"       # its first words
 """
 
 from __future__ import annotations
@@ -41,6 +48,10 @@ from instructrec.core.errors import UserError
 ROOMS = ("text", "code", "translation", "media")
 MARKS = {"letter": "ABCDEFGHIJ", "number": "123456789"}
 """Wordings whose `answer` is one of these mark the options and are answered by the mark."""
+
+GAP, AROUND, OPENING = "____", 5, 5
+"""The mark of a gap, the words on either side of it, and those at the start of a sentence, by which a follow-up points
+to a place of a text that both sides see."""
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
 
@@ -72,7 +83,7 @@ class Template:
     """One wording.
 
     Attributes:
-        name: `family.language.number`.
+        name: `family.language.number`; the number of a follow-up begins with `f`.
         prompt: Jinja template of the prompt.
         answer: `letter`, `number`, or Jinja template of the completion.
         labels: what an answer or option is called in this wording, where not by its own name.
@@ -87,6 +98,11 @@ class Template:
     def letter(self) -> bool:
         """Whether a choice is answered by its letter or number."""
         return self.answer in MARKS
+
+    @property
+    def follows(self) -> bool:
+        """Whether it is a follow-up, which leaves out the text that an earlier turn shows."""
+        return self.name.rpartition(".")[2].startswith("f")
 
     @cached_property
     def _compiled(self) -> tuple[Any, Any]:
@@ -120,8 +136,26 @@ def _tojson(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def _around(quote: str) -> str:
+    """A quotation cut to its gap and the words on either side."""
+    found = quote.split()
+    gap = next((place for place, word in enumerate(found) if GAP in word), 0)
+    first, last = max(gap - AROUND, 0), gap + AROUND + 1
+    return " ".join(["…"] * (first > 0) + found[first:last] + ["…"] * (last < len(found)))
+
+
+def opening(sentence: str) -> str:
+    """The first words of a sentence, by which it can be pointed to where no other begins like that."""
+    return " ".join(sentence.split()[:OPENING])
+
+
+def _opening(sentence: str) -> str:
+    return opening(sentence) + " …" * (len(sentence.split()) > OPENING)
+
+
 _ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False)
 _ENVIRONMENT.globals.clear()  # no wording needs a function, and every rendering would copy them
+_ENVIRONMENT.filters |= {"around": _around, "opening": _opening}
 _ENVIRONMENT.filters["tojson"] = _tojson  # Jinja's own escapes what HTML would not bear
 
 
@@ -149,9 +183,19 @@ class Family:
     off: str = ""
 
     @cached_property
-    def templates(self) -> dict[str, list[Template]]:
-        """Language of the document (or `any`) → wordings, from the file beside the module."""
+    def _file(self) -> dict[str, list[Template]]:
+        """What the file beside the module holds."""
         return load_templates(Path(inspect.getfile(self.mine)).with_suffix(".yaml"), self.name)
+
+    @cached_property
+    def templates(self) -> dict[str, list[Template]]:
+        """Language of the document (or `any`) → wordings that stand alone, from the file beside the module."""
+        return {language: [t for t in found if not t.follows] for language, found in self._file.items()}
+
+    @cached_property
+    def follow_ups(self) -> dict[str, list[Template]]:
+        """Language of the document (or `any`) → follow-ups, from the file beside the module."""
+        return {language: [t for t in found if t.follows] for language, found in self._file.items()}
 
     @property
     def signal(self) -> str:
@@ -164,7 +208,7 @@ class Family:
 
 
 def load_templates(path: Path, family: str) -> dict[str, list[Template]]:
-    """Read a template file: language → number → wording, or {prompt, answer, labels}.
+    """Read a template file: language → number (`f1` for a follow-up) → wording, or {prompt, answer, labels}.
 
     Raises:
         UserError: the file is missing, is not of this form, or a wording is not valid Jinja; the message names both.

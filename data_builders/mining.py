@@ -19,7 +19,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_builders.config import BuildConfig
-from data_builders.conversations import text_of
 from data_builders.documents import Document, Skipped, Unreadable, read
 from data_builders.families import Example, Family
 from data_builders.quota import Quota
@@ -100,10 +99,12 @@ def key_of(seed: int, family: str, source: bytes, packed: bytes) -> int:
     return int.from_bytes(digest, "big")
 
 
-def balance_key(key: int, seed: int, unit: str, example: Example, language: str) -> int:
-    """An example's key, led by a hash of the text that it asks about: then families keep examples about one text."""
-    found = text_of(example, language)
-    return hashed(seed, "text", unit, found[0]) >> 16 << 16 | key >> 48 if found else key
+def balance_key(key: int, seed: int, document: str, place: int, families: int) -> int:
+    """An example's key, led by how many families ask about its place, and by a hash of the place.
+
+    So families keep examples about the same texts, those first that most of them ask about.
+    """
+    return 63 - min(families, 63) << 58 | hashed(seed, "place", document, place) >> 22 << 16 | key >> 48
 
 
 def mine(
@@ -201,22 +202,28 @@ class _Shard:
         unit.see(document)
         if document.kind in self.kinds:
             self.languages[document.kind, document.language or ""] += 1
-        found: Counter[str] = Counter()
+        examples: list[tuple[Family, Example]] = []
         for family, example in mine(document, self.config, self.quota):
             if isinstance(example, Exception):
                 reason = f"family_failed:{family.name}"
                 entry = {"path": document.path, "reason": reason, "error": repr(example)[:200]}
                 self.failed[document.path, reason] = entry
-                continue
-            found[family.name] += 1
+            else:
+                examples.append((family, example))
+        talks, language = self.config.turns_per_document > 1, document.language or ""
+        # What families make of one passage, list or table ends where that does.
+        follow = [(f, e) for f, e in examples if talks and f.follow_ups.get(language)]
+        asking = Counter(place for _, place in {(family.name, example.end) for family, example in follow})
+        for family, example in examples:
             if len(example.answer) <= LONGEST_LABEL:
                 self.labels[family.name][example.answer] += 1
             source, packed = pack_source(document, example), pack(example)
             key = key_of(self.config.seed, family.name, source, packed)
-            if self.config.turns_per_document > 1:
-                key = balance_key(key, self.config.seed, document.unit, example, document.language or "")
+            if talks and family.follow_ups.get(language):
+                key = balance_key(key, self.config.seed, document.key, example.end, asking[example.end])
             words = count_words(example.answer)
             self.examples.add(unit.index, family.name, document.language, packed, source, key, words)
+        found = Counter(family.name for family, _ in examples)
         unit.examples += found.total()
         self.quota.see(document.size, found, self.quota.side(document.unit))
 

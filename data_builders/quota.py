@@ -14,12 +14,17 @@ from zlib import crc32
 
 from data_builders.config import BuildConfig
 from data_builders.splits import likely_side
+from instructrec.core.schema import TRAIN
 
 REVIEW = 20
 """Documents after which the quota is estimated again, from this shard alone."""
 
 SURPLUS = 1.25
 """Examples to find for each that a side can keep: some fall to the gates, and a document may change sides."""
+
+CHOICE = 4
+"""Times as many for the training side of conversations: all of few documents is an uneven yield, and of what is found
+those examples are kept that other families have company for."""
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -35,8 +40,10 @@ class Quota:
 
     def __init__(self, config: BuildConfig, size: int, corpus: int) -> None:
         self.config, self.most, self.size = config, config.per_document, size
+        choice = {TRAIN: CHOICE} if config.turns_per_document > 1 else {}
         self.sides = {
-            side: (share, SURPLUS * rows * size / max(corpus, 1)) for side, share, rows in config.examples_wanted
+            side: (share, SURPLUS * choice.get(side, 1) * rows * size / max(corpus, 1))
+            for side, share, rows in config.examples_wanted
         }
         self.documents = self.bytes = 0
         self._found: dict[str, Counter[str]] = {side: Counter() for side in self.sides}

@@ -38,17 +38,21 @@ from instructrec.core.schema import (
     instruction_id,
 )
 
+FOLLOW_UP = "follow-up"
+"""What a follow-up is picked by, besides the key; other wordings are picked by their split."""
+
 
 class Rendered(NamedTuple):
     """A row of `split`, its `values` in the order of `INSTRUCTION`, and what a conversation must know of it.
 
-    `text`, `reference`, `secrets` and `topics` are as in `conversations.RENDERED`.
+    `text`, `reference`, `follow_up`, `secrets` and `topics` are as in `conversations.RENDERED`.
     """
 
     split: str
     values: tuple[Any, ...]
     text: str | None
     reference: str | None
+    follow_up: dict[str, Any] | None
     secrets: list[str]
     topics: list[str]
 
@@ -91,6 +95,20 @@ class Renderer:
                 if (template.name in self.held) == unseen and (choice or not template.letter)
             ]
         return self._pools[key]
+
+    def follow_up(
+        self, family: Family, language: str, example: Example, text: str | None, key: int
+    ) -> dict[str, Any] | None:
+        """The example as a follow-up about a text that is shown already; null where it has none that the gates pass."""
+        choice = example.options is not None
+        worded = [template for template in family.follow_ups.get(language, []) if choice or not template.letter]
+        if text is None or not worded:
+            return None
+        template = pick(worded, key, FOLLOW_UP)
+        question, completion, choices = template.render(example)
+        if rejected_by(family, example, f"{text}\n\n{question}", language, self.enabled):
+            return None
+        return {"template": template.name, "question": question, "completion": completion, "choices": choices}
 
     def targets(self, family: Family, side: str) -> list[tuple[str, bool]]:
         """(split, whether in an unseen wording) for an example of this family from this side of the documents."""
@@ -143,16 +161,22 @@ class Renderer:
                 continue
             template = pick(wordings, key, split)
             prompt, completion, choices = template.render(example)
+            talks = self.config.turns_per_document > 1 and split == TRAIN
+            text, reference = shown(example, language, prompt) if talks else (None, None)
+            follow_up = self.follow_up(family, language, example, text, key)
+            if reference is None and follow_up is None:
+                text = None
             gate = rejected_by(family, example, prompt, language, self.enabled)
-            if gate is None and self.contamination is not None and self.contamination.reason(prompt, completion):
+            said = [(prompt, completion)]
+            if follow_up:
+                said.append((follow_up["question"], follow_up["completion"]))
+            if gate is None and self.contamination is not None and any(self.contamination.reason(*one) for one in said):
                 gate = "contamination"
             if gate is not None:
                 self.reject(family_name, gate, key, prompt, example, source)
                 continue
             messages = [{"role": "user", "content": prompt}]
             spans = orjson.loads(source)
-            talks = self.config.turns_per_document > 1 and split == TRAIN
-            text, reference = (talks and shown(example, language, prompt)) or (None, None)
             yield Rendered(
                 split,
                 (
@@ -173,6 +197,7 @@ class Renderer:
                 ),
                 text,
                 reference,
+                follow_up,
                 (example.options or [example.answer]) if talks else [],
                 topics(example, text) if talks else [],
             )

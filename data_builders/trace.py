@@ -356,7 +356,7 @@ def _compared(
         for rendered in renderer.rows(row["family"], document.language or "", pack(example), source, side):
             now = dict(zip(INSTRUCTION.names, rendered.values, strict=True))
             if row["turn"] is not None:
-                about = {"text": rendered.text, "reference": rendered.reference}
+                about = {"text": rendered.text, "reference": rendered.reference, "follow_up": rendered.follow_up}
                 turn = as_turn(now | about, row["conversation"], row["turn"], row["prompt"][:-1])
                 now = {name: turn[name] for name in INSTRUCTION.names}
             yield _differences(row, now)

@@ -319,7 +319,8 @@ def families(
     found = read_manifest(folder)["families"] if folder else {}
     table = Table("family", "group", "asks", "wordings", *(("rows", "rejected") if folder else ()), box=None)
     for name, family in sorted(all_families().items(), key=lambda pair: (pair[1].kind, pair[1].group, pair[0])):
-        wordings = ", ".join(f"{len(templates)} {language}" for language, templates in family.templates.items())
+        counted = [(len(family.follow_ups[language]), len(ts), language) for language, ts in family.templates.items()]
+        wordings = ", ".join(f"{n} {language}" + (f" + {more}" if more else "") for more, n, language in counted)
         asks = f"{family.signal} off: {family.off}" if family.off else family.signal
         cells = [name, family.group + " *" * (family.group in HELD_OUT_GROUPS), asks, wordings]
         if folder:

@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +11,7 @@ import pytest
 from conftest import assert_one_line_error, cli, recipe
 
 from data_builders.conversations import REFERENCES, RENDERED, converse
+from data_builders.families import families
 from data_builders.gates import MOST_PROMPT_WORDS
 from data_builders.trace import trace
 from instructrec.core.errors import UserError
@@ -20,7 +21,8 @@ from instructrec.data import NOT_SUPERVISED, check_hold_out, load_set, trainable
 from instructrec.evaluation.suites import load_suites
 
 TURNS = 4
-PHRASES = sorted(set(REFERENCES["en"].values()))
+PHRASES = sorted({phrase for phrase in REFERENCES["en"].values() if phrase})
+FOLLOW_UPS = {t.name for family in families().values() for ts in family.follow_ups.values() for t in ts}
 TEXT = "The pilots wait on the northern pier, where the water is deep enough at any tide, until the lamp is lit."
 
 
@@ -90,40 +92,74 @@ def test_rows_are_those_of_single_turns_and_every_conversation_is_whole(talking,
 
     # No row is lost or made: each asks, answers and comes from what a row of the other set does.
     def asked(row: dict) -> tuple:
-        return row["template"], row["completion"][0]["content"], str(row["source"])
+        return row["family"], str(row["source"])
 
-    assert sorted(map(asked, read_split(talking, "train"))) == sorted(map(asked, single.values()))
+    rows = list(read_split(talking, "train"))
+    assert sorted(map(asked, rows)) == sorted(map(asked, single.values()))
+    alone = Counter((row["template"], row["completion"][0]["content"], *asked(row)) for row in single.values())
+    worded = Counter(
+        (row["template"], row["completion"][0]["content"], *asked(row))
+        for row in rows
+        if row["template"] not in FOLLOW_UPS
+    )
+    assert not worded - alone
 
 
-def test_a_text_is_shown_once_and_then_referred_to(talking, instruction_set):
+def test_a_text_is_shown_once_and_then_asked_about_by_follow_ups(talking, instruction_set):
     prompts = defaultdict(list)
     for row in read_split(instruction_set, "train"):
-        prompts[row["template"], str(row["source"]), row["completion"][0]["content"]].append(
-            row["prompt"][0]["content"]
-        )
+        assert row["template"] not in FOLLOW_UPS
+        prompts[row["family"], str(row["source"])].append(row["prompt"][0]["content"])
 
-    def hidden(row: dict) -> list[str]:
-        """What the reference in a turn stands for, told from the same row asked alone."""
-        question = row["prompt"][-1]["content"]
-        phrase = next(phrase for phrase in PHRASES if phrase in question)
-        head, tail = question.split(phrase)
-        alone = prompts[row["template"], str(row["source"]), row["completion"][0]["content"]]
-        return [one[len(head) : len(one) - len(tail)] for one in alone if one.startswith(head) and one.endswith(tail)]
+    def grams(text: str) -> set[tuple[str, ...]]:
+        found = text.split()
+        return {tuple(found[i : i + 4]) for i in range(len(found) - 3)}
 
-    referring = 0
+    following = 0
     for turns in conversations(talking).values():
-        asked = [message["content"] for message in turns[-1]["prompt"][::2]]
+        first = turns[0]["prompt"][0]["content"]
+        assert turns[0]["template"] not in FOLLOW_UPS
         for row in turns[1:]:
-            if any(phrase in row["prompt"][-1]["content"] for phrase in PHRASES):
-                referring += 1
-                texts = hidden(row)
-                assert any([text in one for one in asked] == [True] + [False] * (len(asked) - 1) for text in texts)
-            else:
-                assert (
-                    row["prompt"][-1]["content"]
-                    in prompts[row["template"], str(row["source"]), row["completion"][0]["content"]]
-                )
-    assert referring > 50
+            question = row["prompt"][-1]["content"]
+            alone = prompts[row["family"], str(row["source"])]
+            if row["template"] in FOLLOW_UPS:
+                following += 1
+                assert row["targets"] == [row["completion"][0]["content"]]
+                # It was made from what the first turn shows.
+                assert any(grams(prompt) & grams(first) for prompt in alone), (question, first)
+            elif not any(phrase in question for phrase in PHRASES):
+                assert question in alone
+    assert following > 50
+    assert not FOLLOW_UPS & set(read_manifest(talking)["held_out"]["templates"])
+
+
+def test_a_follow_up_stands_for_the_wording_where_the_text_is_shown():
+    answers = {"template": "f.en.f1", "question": "Second word?", "completion": "2: pilots", "choices": None}
+    rows = [rendered(f"Question {n}?", f"Answer {n}.", follow_up=answers) for n in range(2)]
+    first, second = converse(rows, TURNS)
+    assert (first["template"], first["targets"]) == ("f.en.1", None) and TEXT in first["prompt"][0]["content"]
+    assert [message["content"] for message in second["prompt"][1:]] == [
+        first["completion"][0]["content"],
+        answers["question"],
+    ]
+    assert (second["template"], second["targets"]) == ("f.en.f1", ["2: pilots"])
+    assert second["completion"] == [{"role": "assistant", "content": "2: pilots"}]
+
+
+def test_a_sentence_is_asked_about_where_its_text_is_shown_and_only_if_its_follow_up_points_to_it():
+    sentence, points = "where the water is deep enough at any tide", {"reference": None}
+    prompt = [{"role": "user", "content": f"Longest word?\n{sentence}"}]
+    answers = {"template": "f.en.f1", "question": 'Longest word of "where …"?', "completion": "enough", "choices": None}
+    part = rendered("", "enough", id="0", prompt=prompt, text=sentence, follow_up=answers, source=[span(0, 9)])
+    whole = [rendered(f"Question {n}?", f"Answer {n}.", source=[span(0, 9)]) for n in range(2)]
+    (talked,) = talk(part | points, *whole)
+    assert talked == ["Question 0?", "Question 1?", 'Longest word of "where …"?']
+    # Where two sentences begin alike, the opening does not tell which is meant.
+    twice = f"{TEXT} {sentence.replace('tide', 'hour')}"
+    alike = [row | {"text": twice, "prompt": [{"role": "user", "content": twice}]} for row in whole]
+    assert sorted(map(len, talk(part | points, *alike))) == [1, 2]
+    # "The text" of a follow-up that does not point would be taken for the longer one.
+    assert sorted(map(len, talk(part | {"reference": PHRASES[0]}, *whole))) == [1, 2]
 
 
 def test_held_out_splits_are_single_turns_and_equal_to_those_without_conversations(talking, instruction_set):
@@ -195,7 +231,11 @@ def test_workers_do_not_matter(talking, corpus, tmp_path):
 
 
 def test_a_turn_and_those_before_it_derive_again(talking, corpus, tmp_path):
-    turns = next(turns for turns in conversations(talking).values() if len(turns) == TURNS)
+    turns = next(
+        turns
+        for turns in conversations(talking).values()
+        if len(turns) == TURNS and turns[1]["template"] in FOLLOW_UPS and turns[-1]["template"] in FOLLOW_UPS
+    )
     for row in turns:
         text, identical = trace(talking, row["id"], str(corpus))
         assert identical, text

@@ -1,20 +1,25 @@
 """What every family must do, found by itself: a new module and its template file are tested by being there."""
 
 import random
+import re
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from statistics import median
 
 import pytest
 from conftest import write_corpus
 
+from data_builders.conversations import REFERENCES
 from data_builders.documents import corpus_files, read
-from data_builders.families import families
+from data_builders.families import GAP, OPENING, Template, families
 from data_builders.gates import rejected_by
 from data_builders.groups import GROUPS, HELD_OUT_GROUPS
-from instructrec.core.segmentation import words
+from instructrec.core.segmentation import count_words, words
 
 FAMILIES = families()
+FOLLOWED = [name for name, family in FAMILIES.items() if any(family.follow_ups.values())]
 WORDED = [name for name in FAMILIES if name != "synthesized"]  # a model words that one: see test_synthesis.py
 FIXTURES = Path(__file__).parent / "fixtures" / "families"
 """Documents of our own writing that hold what the help topics lack."""
@@ -52,7 +57,10 @@ def test_every_group_is_explained_and_used():
 
 def test_no_wording_is_used_twice():
     seen = Counter(
-        template.prompt for family in FAMILIES.values() for ts in family.templates.values() for template in ts
+        template.prompt
+        for family in FAMILIES.values()
+        for ts in (*family.templates.values(), *family.follow_ups.values())
+        for template in ts
     )
     assert [prompt for prompt, n in seen.items() if n > 1] == []
 
@@ -113,6 +121,54 @@ class TestEveryFamily:
                 places[example.options.index(example.answer)] += 1
         if places.total() > 40:
             assert max(places.values()) < 0.6 * places.total()
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+class TestFollowUps:
+    """What a family asks where an earlier turn shows the text."""
+
+    @staticmethod
+    def texts(example) -> list[str]:
+        return [example.fields[name] for name in REFERENCES["en"] if name in example.fields]
+
+    def test_asks_in_few_words_all_but_the_text(self, name, mined):
+        family = FAMILIES[name]
+        whole = {field for field, phrase in REFERENCES["en"].items() if phrase}
+        usual, terse = 0.0, Counter()
+        for _, example in mined[name][:8]:
+            text, *_ = self.texts(example)
+            without = replace(example, fields={f: v for f, v in example.fields.items() if f not in whole})
+            wordings = [t for t in family.wordings("en") if example.options is not None or not t.letter]
+            # A sentence is pointed to: that must be shorter than to show it.
+            left_out = text if whole & example.fields.keys() else ""
+            usual += median(count_words(t.render(example)[0].replace(left_out, "")) for t in wordings)
+            for template in family.follow_ups["en"]:
+                if template.letter and example.options is None:
+                    continue
+                question, completion, choices = template.render(without)  # so that no variable is the text
+                assert question.strip() and completion.strip() and "{{" not in question
+                assert (
+                    text not in question.replace(example.fields.get("output", ""), "") or len(text.split()) <= OPENING
+                )
+                terse[template.name] += count_words(question)
+                if choices is not None:
+                    assert completion in choices
+                    assert all(template.labels.get(option, option) in question for option in example.options)
+        assert terse and max(terse.values()) < usual
+
+    def test_is_not_among_the_wordings_that_stand_alone(self, name):
+        alone = {t.name for ts in FAMILIES[name].templates.values() for t in ts}
+        assert not any(t.name in alone for ts in FAMILIES[name].follow_ups.values() for t in ts)
+
+    def test_a_quotation_cut_to_its_gap_is_still_the_only_one(self, name, mined):
+        if any("| around" in template.prompt for template in FAMILIES[name].follow_ups["en"]):
+            cut = Template("", "{{ quote | around }}")
+            for _, example in mined[name]:
+                quote = next(value for field, value in example.fields.items() if field in ("quote", "question"))
+                shown = cut.render(replace(example, fields={"quote": quote}))[0]
+                parts = [re.escape(part.strip("… ")) for part in shown.split(GAP)]
+                text = " ".join(example.fields["passage"].split())
+                assert len(re.findall(r"\s*\S.{0,50}?\s*".join(parts), text)) == 1, shown
 
 
 def test_sentence_order_is_the_order_of_the_text(mined):
