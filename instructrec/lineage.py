@@ -11,7 +11,7 @@ import time
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from instructrec.core.errors import UserError
 from instructrec.core.files import sha256_file, write_json
@@ -64,7 +64,7 @@ def write_lineage(
     started: float,
     *,
     seed: int | None = None,
-    parent: dict[str, Any] | None = None,
+    parent: Lineage | None = None,
     training: dict[str, Any] | None = None,
 ) -> Lineage:
     """Write `lineage.json` into `folder` and return it.
@@ -84,7 +84,7 @@ def write_lineage(
         versions=_versions(),
         seed=seed,
         inputs=inputs,
-        parent=parent,
+        parent=cast(dict[str, Any] | None, parent),
         training=training,
         started=datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
         seconds=round(time.time() - started, 1),

@@ -148,6 +148,7 @@ def test_the_base_model_writes_instructions(base_model, corpus, tmp_path):
     assert any(entry["instructed"] is not None for entry in lines)  # it writes something that can be judged
 
 
+@pytest.mark.timeout(3600)
 def test_nf4_trains_like_lora_on_the_same_rounded_weights(base_model, instruction_set, tmp_path, capsys):
     """30 steps after an evaluation: NF4, bf16 LoRA on weights through NF4 and back, and bf16 LoRA on the weights."""
     import torch
@@ -169,7 +170,8 @@ def test_nf4_trains_like_lora_on_the_same_rounded_weights(base_model, instructio
         output = tmp_path / name
         flags = ["--model_name_or_path", str(base), "--dataset_name", str(instruction_set), "--output_dir", str(output)]
         flags += ["--max_steps", "30", "--save_steps", "30", "--eval_steps", "30", "--eval_on_start", "true"]
-        flags += ["--eval_items", "2", "--logging_steps", "1", "--packing", "false"]
+        # 512 supervised tokens per step: bf16 rounds logits by 0.06, which the mean over a dozen would not level.
+        flags += ["--eval_items", "2", "--logging_steps", "1", "--completion_only_loss", "false"]
         flags += ["--gradient_accumulation_steps", "1", "--load_best_model_at_end", "false"]
         done = recipe("sft.py", *flags, *more)
         assert done.returncode == 0, done.stderr
