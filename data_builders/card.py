@@ -6,12 +6,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
 from data_builders.written import FILE, SYNTHESIZED
+from instructrec.core.licences import count_licences
 from instructrec.core.schema import SPLITS, TEST_TASKS, Manifest, split_files
 
 SAMPLES = 3
@@ -90,7 +89,7 @@ def card(folder: Path, manifest: Manifest) -> str:
         whole = ", ".join(f"{gate} {_rate(n, tried)}" for gate, n in gates.most_common())
         lines += ["", f"Of {tried} candidates the gates rejected: {whole}."]
     lines += ["", "| licence | rows |", "| --- | ---: |"]
-    licences = _licences(folder).most_common()
+    licences = count_licences(folder).most_common()
     lines += [f"| {_cell(licence)} | {n} |" for licence, n in licences[:MOST_LICENCES]]
     if others := licences[MOST_LICENCES:]:
         lines.append(f"| {len(others)} others | {sum(n for _, n in others)} |")
@@ -133,22 +132,6 @@ def _shortened(text: str) -> str:
     if len(text) <= HEAD + TAIL:
         return text
     return f"{text[:HEAD].rstrip()} … {text[-TAIL:].lstrip()}"
-
-
-def _licences(folder: Path) -> Counter[str]:
-    """How many rows have each licence; a row with several has each of them once."""
-    found: Counter[str] = Counter()
-    for path in (path for split in SPLITS for path in split_files(folder, split)):
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(columns=["source.list.element.licence"]):
-                sources = batch.column(0)
-                named = pa.table(
-                    [pc.list_parent_indices(sources), pc.struct_field(pc.list_flatten(sources), "licence")],
-                    ["row", "licence"],
-                )
-                each = named.group_by(["row", "licence"]).aggregate([])["licence"]
-                found.update({pair["values"]: pair["counts"] for pair in each.value_counts().to_pylist()})
-    return Counter(dict(sorted(found.items())))
 
 
 def _samples(folder: Path, manifest: Manifest) -> dict[str, list[tuple[str, dict[str, Any]]]]:

@@ -98,7 +98,7 @@ def build(
     from data_builders.engine import ENGINES
     from data_builders.pipeline import build as build_set
     from instructrec.core.schema import read_manifest
-    from instructrec.lineage import write_lineage
+    from instructrec.lineage import describe_set, write_lineage
 
     flags: dict[str, Any] = {
         "corpus": corpus,
@@ -146,7 +146,11 @@ def build(
 
     def finish(folder: Path) -> None:
         manifest = read_manifest(folder)
-        inputs = {"inventory": manifest["corpus"]["inventory"], "output": manifest["fingerprint"]}
+        inputs = {
+            "inventory": manifest["corpus"]["inventory"],
+            "output": manifest["fingerprint"],
+            "set": describe_set(folder),
+        }
         inputs |= {"synthesis": writer.identity} if writer else {}
         write_lineage(folder, "build", settings.portable(), inputs, started, seed=settings.seed)
 
@@ -537,6 +541,87 @@ def plan(
     else:
         console = Console()
         show(found, console if console.is_terminal else Console(width=120))
+
+
+@app.command()
+def publish(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="The output folder of a recipe, or an instruction set.")
+    ],
+    repo: Annotated[str, typer.Option(metavar="USER/NAME", help="Where it goes; created if it is not there.")],
+    dataset: Annotated[bool, typer.Option("--dataset", help="FOLDER is an instruction set.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Only for those whom you let in.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check and list what would go out; needs no token and no network.")
+    ] = False,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME[@REVISION]",
+            help="Where readers find the base; its weights must be those of the training. Default: as in training.",
+        ),
+    ] = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(help="The adapter's evaluation. Default: `eval` beside it, if it scored these weights."),
+    ] = None,
+    trained_on: Annotated[
+        list[str] | None,
+        typer.Option(metavar="USER/SET", help="A published set that it was trained on, for the card; repeatable."),
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Of the adapter, by the Hub's name (apache-2.0). Default: the base's.")
+    ] = None,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Also every checkpoint, each as a branch of its name.")
+    ] = False,
+    files_only: Annotated[
+        bool, typer.Option("--files-only", help="Compare what was sent byte by byte, without loading the base.")
+    ] = False,
+    card: Annotated[Path | None, typer.Option(help="Also write the card here, to read it before it goes out.")] = None,
+    licences: Annotated[
+        Path | None, typer.Option(help="With --dataset: a YAML of licences that the table lacks, as in MY-1.0: true.")
+    ] = None,
+) -> None:
+    """Publish an adapter or an instruction set on the Hub, then download it again and compare.
+
+    Goes out: weights, tokenizer, chat template, a card made from the lineage, the lineage, scores and their pictures.
+    Never: optimizer states, training_args.bin, ref/. Refused: a secret anywhere in the folder, personal data in what
+    goes out, a base with other weights, rows whose licence does not allow it. The token is that of `hf auth login` or
+    HF_TOKEN. The same command again goes on where one was interrupted.
+
+    instructrec publish outputs/mine/adapter --repo me/mine --dry-run
+    """
+    from instructrec.publish import publish_adapter, publish_set
+
+    adapter_only = {
+        "--base": base,
+        "--evaluation": evaluation,
+        "--trained-on": trained_on,
+        "--licence": licence,
+        "--checkpoints": checkpoints,
+        "--files-only": files_only,
+        "--card": card,
+    }
+    for flag, given in adapter_only.items() if dataset else {"--licences": licences}.items():
+        if given:
+            raise UserError(f"{flag}: is for {'an adapter, not a set' if dataset else 'a set; give --dataset with it'}")
+    if dataset:
+        publish_set(folder, repo, private, dry_run, licences)
+    else:
+        publish_adapter(
+            folder,
+            repo,
+            private,
+            dry_run,
+            base=base,
+            evaluation=evaluation,
+            trained_on=trained_on or (),
+            licence=licence,
+            checkpoints=checkpoints,
+            files_only=files_only,
+            card=card,
+        )
 
 
 @app.command()

@@ -20,7 +20,7 @@ from instructrec.core.errors import UserError, nearest
 
 FORBIDDEN = {
     "hub_token": "a token is never read from a file or flag; log in with `hf auth login` or set HF_TOKEN",
-    "push_to_hub": "it would upload training_args.bin and checkpoints too; upload the finished folder with `hf upload`",
+    "push_to_hub": "it would upload training_args.bin and checkpoints too; use `instructrec publish` when it is done",
     "trust_remote_code": "code from a model repository is never run here",
     "model_init_kwargs": "it is made from dtype and attn_implementation; set those",
     "resume_from_checkpoint": "the same command again resumes by itself; leave it out",

@@ -15,7 +15,8 @@ from typing import Any, cast
 
 from instructrec.core.errors import UserError
 from instructrec.core.files import sha256_file, write_json
-from instructrec.core.schema import Lineage
+from instructrec.core.licences import count_licences
+from instructrec.core.schema import Lineage, read_manifest
 
 PACKAGES = ("instructrec", "trl", "transformers", "peft", "accelerate", "datasets", "bitsandbytes", "torch")
 _SECRET = re.compile(r"token|secret|password|api_key", re.I)
@@ -108,3 +109,26 @@ def read_lineage(folder: Path) -> Lineage | None:
 def weights_sha256(folder: Path) -> dict[str, str]:
     """File name → SHA-256 of every safetensors file of a model or adapter folder."""
     return {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))}
+
+
+def describe_set(folder: Path) -> dict[str, Any]:
+    """What the card of a model says of the set that it was trained on. The set's lineage has it, and so the model's."""
+    manifest = read_manifest(folder)
+    corpus, held_out = manifest["corpus"], manifest["held_out"]
+    families = {name: family for name, family in manifest["families"].items() if family["rows"]}
+    return {
+        "corpus": {"name": manifest["config"]["corpus"], "documents": corpus["documents"], "bytes": corpus["bytes"]},
+        "splits": manifest["splits"],
+        "families": {
+            name: {"group": family["group"], "rows": family["rows"], "languages": family["languages"]}
+            for name, family in families.items()
+        },
+        "held_out": {
+            "families": [name for name in held_out["families"] if name in families],
+            "templates": len(held_out["templates"]),
+            "documents": len(held_out["documents"]),
+        },
+        "licences": dict(count_licences(folder)),
+        "privacy": "privacy" in manifest["config"]["gates"],
+        "written_by": manifest["synthesis"]["model"] if "synthesis" in manifest else None,
+    }

@@ -60,14 +60,14 @@ def cli(*arguments: str, cwd: Path | None = None, **environment: str) -> subproc
     )
 
 
-def recipe(name: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def recipe(name: str, *arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a recipe as a user would, without the launcher."""
     return subprocess.run(
         [sys.executable, str(ROOT / "recipes" / name), *arguments],
         capture_output=True,
         text=True,
         cwd=cwd,
-        env=os.environ,
+        env=os.environ | environment,
         timeout=900,
     )
 

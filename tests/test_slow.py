@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, cli, recipe
+from loopback_hub import LoopbackHub
 
 pytestmark = pytest.mark.slow
 
@@ -110,7 +111,7 @@ def test_the_base_model_talks(base_model):
     assert done.returncode == 0 and "Paris" in done.stdout, done.stderr
 
 
-def test_a_bare_launch_builds_the_set_and_trains(base_model, tmp_path):
+def test_a_bare_launch_builds_the_set_and_trains_what_can_be_published(base_model, tmp_path):
     """`accelerate launch recipes/sft.py` without a config, in an empty folder: set and base model are its own."""
     launch = [str(Path(sys.executable).with_name("accelerate")), "launch", str(ROOT / "recipes" / "sft.py")]
     flags = ["--max_steps", "1", "--warmup_steps", "0", "--max_length", "256", "--eval_items", "4"]
@@ -120,6 +121,16 @@ def test_a_bare_launch_builds_the_set_and_trains(base_model, tmp_path):
     assert (quickstart / "set" / "manifest.json").exists()
     lineage = json.loads((quickstart / "adapter" / "lineage.json").read_text())
     assert lineage["training"]["steps"] == 1 and lineage["inputs"]["model"]["name"] == "smollm2-135m-q4"
+
+    hub = LoopbackHub()
+    environment = hub.environment(tmp_path / "hf")
+    done = cli("publish", str(quickstart / "adapter"), "--repo", "ada/quick", **environment)
+    assert done.returncode == 0 and "largest difference 0.0" in done.stdout, done.stderr
+    repo = hub.repos["model", "ada/quick"]
+    card = repo.commits[repo.branches["main"]]["README.md"].decode()
+    snippet = card.split("```python\n")[1].split("```")[0]
+    ran = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, env=os.environ | environment)
+    assert ran.returncode == 0 and ran.stdout.strip(), ran.stderr
 
 
 def test_a_few_steps_lower_the_nll_on_unseen_documents(base_model, tmp_path):
