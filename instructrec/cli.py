@@ -225,16 +225,30 @@ def _show(manifest: Any, output: Path, seconds: float) -> None:
 
 @app.command()
 def chat(
-    adapter: Annotated[Path | None, typer.Option(help="The output folder of a recipe; without it, the base.")] = None,
+    adapter: Annotated[
+        list[Path] | None,
+        typer.Option(help="The output folder of a recipe; repeatable: all answer. Default: the base alone."),
+    ] = None,
     model_name_or_path: Annotated[
         str | None, typer.Option("--model_name_or_path", help="Default: the adapter's base, else the embedded model.")
     ] = None,
+    system: Annotated[str | None, typer.Option(help="The system prompt; /system changes it.")] = None,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where /pick draws from, as --suite of recipes/evaluate.py; repeatable. Default: the held-out splits"
+            " of the sets that the adapters were trained on."
+        ),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens in a reply at most.")] = 256,
 ) -> None:
-    """Talk to a model in the terminal. Ctrl-C stops a reply, Ctrl-D ends."""
+    """Talk to a model in the terminal, or to several adapters of one base at once.
+
+    Ctrl-C stops a reply, Ctrl-D ends; /help lists the commands, of which /pick asks a held-out instruction.
+    """
     from instructrec.chat import chat as talk
 
-    talk(adapter, model_name_or_path, max_new_tokens)
+    talk(adapter or [], model_name_or_path, system, suite or [], max_new_tokens)
 
 
 @app.command()
@@ -504,6 +518,49 @@ def _token_texts(name: str) -> Any:
         return [rendered[a:b] for a, b in pairwise(starts)], given
 
     return texts
+
+
+@app.command()
+def merge(
+    adapter: Annotated[
+        list[Path],
+        typer.Argument(metavar="ADAPTER [ADAPTER]...", help="In the order of training, each on those before it."),
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="The merged model's folder. Default: merged, beside the last adapter.")
+    ] = None,
+    model_name_or_path: Annotated[
+        str | None, typer.Option("--model_name_or_path", help="The base. Default: the one the first adapter names.")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16. Default: the base's own.")] = None,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to compare on, as --suite of recipes/evaluate.py; repeatable. Default: the held-out splits of"
+            " the sets that the adapters were trained on."
+        ),
+    ] = None,
+    max_items: Annotated[int, typer.Option(min=1, help="Items to compare on at most.")] = 120,
+) -> None:
+    """Merge adapters into their base and prove that the result answers as they did.
+
+    The result is a model folder with tokenizer, chat template and lineage. It is read back and compared with base and
+    adapters, by logits and by the likelihood of held-out answers; beyond the bounds nothing is left.
+
+    instructrec merge outputs/quickstart/adapter
+    """
+    from instructrec.runtime import quiet
+
+    quiet()
+    from instructrec.merge import merge as merge_adapters
+
+    place = output or adapter[-1].with_name("merged")
+    merged_dtype, differences = merge_adapters(adapter, place, model_name_or_path, dtype, suite or [], max_items)
+    for difference in differences:
+        print(difference.sentence(merged_dtype))
+    if all(difference.held_out is None for difference in differences):
+        print("held-out answers were not compared: the adapters' set is not at hand; --suite names another")
+    print(f"merged in {merged_dtype}: {place}")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -190,7 +191,37 @@ def load_model(folder: Path, dtype: str, **options: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     model: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=getattr(torch, dtype), **options)
-    return model.to("cuda") if torch.cuda.is_available() else model
+    if model.device.type == "cpu" and torch.cuda.is_available():  # quantizing has brought it there already
+        model = model.to("cuda")
+    return model
+
+
+def with_adapter(model: Any, adapter: Path, name: str = "default") -> Any:
+    """`model` with an adapter loaded as `name`, beside those it has, and active; in evaluation mode.
+
+    Raises:
+        UserError: the adapter has no weights, or they are not of this model.
+    """
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    if not (adapter / "adapter_model.safetensors").exists():
+        raise UserError(f"adapter {str(adapter)!r}: no adapter_model.safetensors there; was its training interrupted?")
+    try:
+        with warnings.catch_warnings():
+            # An adapter of another architecture would be loaded as one that does nothing.
+            warnings.filterwarnings("error", "Found missing adapter keys")
+            if not isinstance(model, PeftModel):
+                model = PeftModel.from_pretrained(model, str(adapter), adapter_name=name)
+            elif model.load_adapter(str(adapter), adapter_name=name).missing_keys:
+                raise ValueError("some of its weights are missing")
+    except (ValueError, RuntimeError, KeyError, SafetensorError, UserWarning) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(
+            f"adapter {str(adapter)!r}: does not fit the model ({lines[-1][:160]}); it is damaged or of another base"
+        ) from None
+    model.set_adapter(name)
+    return model.eval()
 
 
 def trainable_on_cpu(model: Any) -> None:
@@ -295,13 +326,24 @@ def name_base(model: Any, name: str, revision: str) -> None:
         config.base_model_name_or_path, config.revision = name, revision
 
 
-def base_of(adapter: Path) -> str | None:
-    """The base model that an adapter was trained on, by the name it was given then."""
+def adapter_config(adapter: Path) -> dict[str, Any]:
+    """An adapter's `adapter_config.json`, which names its base and the base's revision.
+
+    Raises:
+        UserError: it is not there or not readable.
+    """
     try:
-        return json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except FileNotFoundError:
+        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        config["base_model_name_or_path"]
+    except (FileNotFoundError, NotADirectoryError):
         whole = (adapter / "config.json").is_file()
         mend = "it is a whole model: give it as --model_name_or_path" if whole else "give the output folder of a recipe"
         raise UserError(f"adapter {str(adapter)!r}: no adapter_config.json there; {mend}") from None
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         raise UserError(f"{adapter}/adapter_config.json: not readable as an adapter's config") from None
+    return config
+
+
+def base_of(adapter: Path) -> str | None:
+    """The base model that an adapter was trained on, by the name it was given then."""
+    return adapter_config(adapter)["base_model_name_or_path"]

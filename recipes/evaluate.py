@@ -65,7 +65,6 @@ def main() -> None:
     quiet()
     import torch
     from accelerate import PartialState
-    from peft import PeftModel
     from rich.progress import Progress
 
     from instructrec.core.files import write_json, write_text
@@ -77,7 +76,7 @@ def main() -> None:
     from instructrec.evaluation.scoring import Scorer
     from instructrec.evaluation.suites import load_suites
     from instructrec.lineage import read_lineage, weights_sha256, write_lineage
-    from instructrec.models import base_of, load_model, load_tokenizer, resolve_model
+    from instructrec.models import base_of, load_model, load_tokenizer, resolve_model, with_adapter
 
     use_all_cores()
     started = time.time()
@@ -113,12 +112,9 @@ def main() -> None:
     keys: dict[str, list[str]] = {}
     with Progress(disable=not state.is_main_process) as progress:
         for number, (name, adapter) in enumerate(models.items()):
-            if number == 1:
-                model = PeftModel.from_pretrained(model, name, adapter_name="adapter1")
-            elif number > 1:
-                model.load_adapter(name, adapter_name=f"adapter{number}")
-                model.set_adapter(f"adapter{number}")
-            scorer = Scorer(model.eval(), load_tokenizer(folder, adapter), args.batch_size) if adapter else scorer
+            if adapter is not None:
+                model = with_adapter(model, adapter, f"adapter{number}")
+                scorer = Scorer(model.eval(), load_tokenizer(folder, adapter), args.batch_size)
             origin = model_origin(weights, adapter, args.dtype, scorer.tokenizer)
             task = progress.add_task(name, total=len(range(*share[:1], len(places), share[1])))
             items = [item for _, item in places]

@@ -19,7 +19,7 @@ def test_help_teaches_and_imports_nothing_heavy():
     code = "import sys, instructrec.cli; print(sorted({'torch', 'pyarrow', 'datasets'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
-    for command in ("base-model", "init", "build", "inspect", "plan", "publish", "trace", "chat"):
+    for command in ("base-model", "init", "build", "inspect", "plan", "publish", "trace", "merge", "chat"):
         done = cli(command, "--help")
         assert done.returncode == 0 and len(done.stdout) > 200
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,27 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty sibling folder and rename it to `path` when the block ends without an exception.
+
+    What a kill left of an earlier attempt is swept away.
+
+    Raises:
+        BlockingIOError: another process is writing the same folder.
+    """
+    work, lock = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.lock")
+    with locked(lock, wait=False):
+        try:
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir()
+            yield work
+            work.rename(path)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            lock.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

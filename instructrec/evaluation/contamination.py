@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from instructrec.core.files import fingerprint
 from instructrec.core.overlap import FEWEST_WORDS, NGRAM, Hashes, Phrases, ngram_hashes, words_only
-from instructrec.core.schema import TRAIN, Lineage, read_split
+from instructrec.core.schema import HELD_OUT, TRAIN, Lineage, read_manifest, read_split
 from instructrec.evaluation.suites import Item
 from instructrec.lineage import read_lineage
 
@@ -98,6 +98,28 @@ def training_sets(adapters: Sequence[Path]) -> list[Path]:
                     found[Path(dataset["name"])] = None
             lineage = cast(Lineage | None, lineage["parent"])
     return list(found)
+
+
+def held_out_suites(adapters: Sequence[Path], given: Sequence[str] = ()) -> list[str]:
+    """What adapters can be asked that they were not trained on, as names for `suites.load_suites`.
+
+    Args:
+        given: names to take instead of the sets that the adapters were trained on.
+
+    Returns:
+        The names, in which the held-out splits that hold rows stand for their instruction set.
+    """
+    # What a lineage names may be preference pairs, which are no held-out instructions.
+    names = given or [str(folder) for folder in training_sets(adapters) if (folder / "manifest.json").exists()]
+    found: list[str] = []
+    for name in names:
+        folder = Path(name)
+        if (folder / "manifest.json").exists():
+            splits = read_manifest(folder)["splits"]
+            found += [str(folder / split) for split in HELD_OUT if splits.get(split)]
+        else:
+            found.append(name)
+    return found
 
 
 def _apart(texts: Iterable[str]) -> str:
