@@ -26,7 +26,7 @@ quickstart: setup ## mine instructions, tune SmolLM2-135M on them, score it zero
 	@echo "chat:    $(BIN)/instructrec chat --adapter $(OUT)/adapter"
 
 test: setup ## the tests, but for the slow ones
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' --numprocesses auto --maxprocesses 4 --dist loadscope
 
 test-slow: setup ## the tests that train or score the real base model
 	$(BIN)/python -m pytest -m slow

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import pydoc_data.topics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,28 +50,63 @@ def split_evenly(items, parts):
 '''
 
 
+SECONDS = 600
+"""After which a command of a test is ended."""
+
+WARM = ("plan", "publish", "merge", "init")
+"""Commands that import what recipes do."""
+
+
+@functools.cache
+def warm() -> tuple[subprocess.Popen[str], dict[str, str]]:
+    """A process that runs recipes without importing anew, and the environment it imported in (see warm.py)."""
+    command = [sys.executable, str(Path(__file__).with_name("warm.py"))]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return process, {key: value for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"}
+
+
+def ran_warm(script: Path | None, *arguments: str, cwd: Path | None) -> subprocess.CompletedProcess[str] | None:
+    """What a run in the warm process gave; none if the environment is not the one it imported in."""
+    process, environment = warm()
+    now = dict(os.environ)
+    if {key: value for key, value in now.items() if key != "PYTEST_CURRENT_TEST"} != environment:
+        return None
+    assert process.stdin and process.stdout
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        job = {
+            "script": script and str(script),
+            "arguments": arguments,
+            "cwd": str(cwd or Path.cwd()),
+            "environment": now,
+            "stdout": str(out),
+            "stderr": str(err),
+            "timeout": SECONDS,
+        }
+        print(json.dumps(job), file=process.stdin, flush=True)
+        status = int(process.stdout.readline())
+        texts = [one.read_text(encoding="utf-8") if one.exists() else "" for one in (out, err)]
+    return subprocess.CompletedProcess([str(script or "instructrec"), *arguments], status, *texts)
+
+
+def _run(command: list[str], cwd: Path | None, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *command]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env=os.environ | environment, timeout=SECONDS
+    )
+
+
 def cli(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `instructrec` as a user would."""
-    return subprocess.run(
-        [sys.executable, "-m", "instructrec", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=os.environ | environment,
-        timeout=600,
-    )
+    done = ran_warm(None, *arguments, cwd=cwd) if arguments[:1] and arguments[0] in WARM and not environment else None
+    return done or _run(["-m", "instructrec", *arguments], cwd, environment)
 
 
 def recipe(name: str, *arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a recipe as a user would, without the launcher."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / "recipes" / name), *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=os.environ | environment,
-        timeout=900,
-    )
+    script = ROOT / "recipes" / name
+    done = None if environment else ran_warm(script, *arguments, cwd=cwd)
+    return done or _run([str(script), *arguments], cwd, environment)
 
 
 def assert_one_line_error(done: subprocess.CompletedProcess[str], *parts: str) -> None:

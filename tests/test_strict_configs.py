@@ -183,7 +183,9 @@ class TestRows:
         """The keys of `SFTConfig` and `ModelConfig` that are read."""
         return SimpleNamespace(
             max_length=40, completion_only_loss=None, assistant_only_loss=False, eos_token=None, pad_token=None
-        ), SimpleNamespace(load_in_4bit=False, load_in_8bit=False, use_peft=False, lora_target_modules=None)
+        ), SimpleNamespace(
+            load_in_4bit=False, load_in_8bit=False, use_peft=False, lora_target_modules=None, dtype="auto"
+        )
 
     @staticmethod
     def rows(*lengths):
@@ -314,7 +316,8 @@ class TestChatTemplates:
     def test_an_adapter_is_asked_in_the_template_it_was_trained_in(self, instruction_set, tiny_model, tmp_path):
         (tmp_path / "mine.jinja").write_text(TEMPLATES["bare.jinja"])
         flags = {"model_name_or_path": tiny_model, "dataset_name": instruction_set, "output_dir": tmp_path / "out"}
-        flags |= {"max_steps": 1, "eval_strategy": "no", "load_best_model_at_end": "false", "dtype": "float32"}
+        flags |= {"max_steps": 1, "warmup_steps": 0, "eval_strategy": "no", "load_best_model_at_end": "false"}
+        flags["dtype"] = "float32"
         flags |= {"chat_template_path": tmp_path / "mine.jinja", "max_train_rows": 30, "lora_target_modules": "q_proj"}
         done = recipe("sft.py", *(text for key, value in flags.items() for text in (f"--{key}", str(value))))
         assert done.returncode == 0, done.stderr
@@ -329,7 +332,6 @@ class TestChatTemplates:
     def test_marks_are_saved_with_the_adapter(self, instruction_set, tiny_model, tmp_path):
         flags = {"model_name_or_path": tiny_model, "dataset_name": instruction_set, "output_dir": tmp_path / "out"}
         flags |= {"max_steps": 1, "warmup_steps": 0, "eval_strategy": "no", "load_best_model_at_end": "false"}
-        flags["dtype"] = "float32"
         flags |= {
             "dtype": "float32",
             "assistant_only_loss": "true",
