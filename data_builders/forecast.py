@@ -256,7 +256,8 @@ def _mined(config: BuildConfig, folder: Path, sample: Sample, formats: list[Form
     counts[_copies(units)] = 0
     found = np.maximum(np.bincount(family, minlength=len(number_of)), 1)
     words = np.bincount(family, examples["words"].to_numpy(), len(number_of)) / found
-    places = [sample.place[name] for name in units["unit"].to_pylist()]
+    place_of = {name: place for place, (excerpt, _) in enumerate(sample.order) for name in excerpt.units}
+    places = [place_of[name] for name in units["unit"].to_pylist()]
     form_of = {form.suffix: i for i, form in enumerate(formats)}
     weights = np.array([1 / sample.order[place][1].share for place in places])
     groups = np.array([form_of[sample.order[place][1].suffix] for place in places], np.int64)

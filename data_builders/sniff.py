@@ -29,6 +29,7 @@ from data_builders.documents import (
     splittable,
     streamed,
 )
+from data_builders.mining import READER_FAILED
 from data_builders.pipeline import SHARD_BYTES
 from data_builders.readers.files import COMPRESSIONS
 from data_builders.splits import hashed
@@ -74,6 +75,7 @@ class Excerpt:
         seconds: of a processor, for reading and mining.
         extent: bytes (or rows) of the records that were read, in the unit of their places.
         seen: (kind, language or "", licence) → documents.
+        units: of the documents, see `Document.unit`.
         skipped: reason → records.
         unreadable: why the file yields nothing (more).
         personal: kind of secret or personal datum → documents that hold one.
@@ -90,6 +92,7 @@ class Excerpt:
     extent: int = 0
     seconds: float = 0.0
     seen: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    units: set[str] = field(default_factory=set)
     skipped: Counter[str] = field(default_factory=Counter)
     personal: Counter[str] = field(default_factory=Counter)
     unreadable: str = ""
@@ -106,6 +109,7 @@ class Excerpt:
                 if isinstance(record, Document):
                     size += record.size
                     self.seen[record.kind, record.language or "", record.licence] += 1
+                    self.units.add(record.unit)
                     paused = time.process_time()
                     self.personal.update({finding.kind for finding in find(record.content[:SEARCHED])})
                     started += time.process_time() - paused
@@ -117,6 +121,9 @@ class Excerpt:
                 yield record
         except Unreadable as reason:
             self.unreadable = str(reason)
+            raise
+        except Exception:
+            self.unreadable = READER_FAILED
             raise
         finally:
             self.seconds = time.process_time() - started
@@ -193,8 +200,6 @@ class Sample:
             ((excerpt, form) for form in self.formats for excerpt in form.excerpts),
             key=lambda pair: (pair[0].name, pair[0].start),
         )
-        self.place: dict[str, int] = {}
-        """unit → number of the excerpt, in `order`, that it is from"""
 
     @property
     def files(self) -> int:
@@ -220,8 +225,8 @@ class Sample:
 
     def readings(self, licence: str, fields: Fields) -> Iterator[tuple[str, Iterator[Document | Skipped]]]:
         """The excerpts in the order of a build, as `mining.mine_files` takes them."""
-        for number, (excerpt, _) in enumerate(self.order):
-            yield excerpt.name, self._placed(number, excerpt.read(licence, fields))
+        for excerpt, _ in self.order:
+            yield excerpt.name, excerpt.read(licence, fields)
 
     def again(self) -> Sample:
         """The same excerpts, not read yet."""
@@ -232,12 +237,6 @@ class Sample:
             ]
             formats.append(Format(form.suffix, form.files, form.readable, excerpts))
         return Sample(self.corpus, formats, self.whole)
-
-    def _placed(self, number: int, records: Iterator[Document | Skipped]) -> Iterator[Document | Skipped]:
-        for record in records:
-            if isinstance(record, Document):
-                self.place[record.unit] = number
-            yield record
 
     def seen(self) -> dict[tuple[str, str, str], float]:
         """(kind, language or "", licence) → documents in all, as far as can be told."""

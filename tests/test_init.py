@@ -15,6 +15,7 @@ from data_builders.columns import columns
 from data_builders.forecast import survey
 from data_builders.proposal import build_yaml, duration, facts, warnings
 from data_builders.sniff import Limits
+from instructrec.core.errors import UserError
 from instructrec.core.schema import SPLITS, read_manifest
 from instructrec.first_recipe import count_tokens
 
@@ -268,6 +269,19 @@ def test_what_no_reader_takes_changes_no_number(larger, tmp_path):
     found = survey(str(folder), limits)
     assert (found.forecast.splits, found.forecast.kinds) == (expected.splits, expected.kinds)
     assert "501 unsupported_type (" in " ".join(facts(found))
+
+
+def test_a_reader_that_fails_is_named(tmp_path, monkeypatch):
+    from data_builders import sniff
+
+    (tmp_path / "a.txt").write_text(TOPICS[0][1])
+
+    def read(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(sniff, "read", read)
+    with pytest.raises(UserError, match=r"none of its 1 files can be read \(1 reader_failed\)"):
+        survey(str(tmp_path))
 
 
 def test_a_file_that_ends_too_early_is_named(tmp_path):
