@@ -85,6 +85,7 @@ class Forecast:
         families: how many families give training rows, and how many are mined.
         training: training rows, all of them if `exact`.
         seconds: of one processor, without the start.
+        copies: share of the sample's documents that are near duplicates of others in it; 0 if `exact`.
     """
 
     exact: bool
@@ -93,6 +94,7 @@ class Forecast:
     families: tuple[int, int]
     training: list[Row]
     seconds: float
+    copies: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,7 @@ class _Mined:
         weights: of each unit: how many of the corpus it stands for.
         groups, parts: number of each unit's format, and of the part of that which is drawn as one.
         counts: (units, families): examples; none of a near duplicate.
+        copies: share of the units that are near duplicates of others.
         words: of each family's answers, mean.
         rows: split → rows that an example of each family becomes.
         training: family → training rows.
@@ -201,6 +204,7 @@ class _Mined:
     groups: npt.NDArray[np.int64]
     parts: npt.NDArray[np.int64]
     counts: Array
+    copies: float
     words: Array
     rows: dict[str, Array]
     training: dict[int, list[tuple[Message, Message]]]
@@ -241,6 +245,7 @@ def _scaled(config: BuildConfig, folder: Path, sample: Sample) -> Forecast:
         families=(int((expected[TRAIN] >= 0.5).sum()), len(families)),
         training=training,
         seconds=_mining_seconds(timed) + mined.seconds * rows,
+        copies=mined.copies,
     )
 
 
@@ -253,7 +258,8 @@ def _mined(config: BuildConfig, folder: Path, sample: Sample, formats: list[Form
     family = np.array([number_of[name] for name in examples["family"].to_pylist()], np.int64)
     counts = np.zeros((len(units), len(number_of)))
     np.add.at(counts, (unit, family), 1)
-    counts[_copies(units)] = 0
+    copies = _copies(units)
+    counts[copies] = 0
     found = np.maximum(np.bincount(family, minlength=len(number_of)), 1)
     words = np.bincount(family, examples["words"].to_numpy(), len(number_of)) / found
     place_of = {name: place for place, (excerpt, _) in enumerate(sample.order) for name in excerpt.units}
@@ -285,7 +291,17 @@ def _mined(config: BuildConfig, folder: Path, sample: Sample, formats: list[Form
     each = np.array([max(tried[number], 1) for number in range(len(number_of))])
     rows = {split: numbers / each for split, numbers in rows.items()}
     rows[VALIDATION] = rows[TRAIN]  # rendered alike
-    return _Mined(weights, groups, parts, counts, words, rows, training, seconds / max(made, 1))
+    return _Mined(
+        weights=weights,
+        groups=groups,
+        parts=parts,
+        counts=counts,
+        copies=len(copies) / max(len(units), 1),
+        words=words,
+        rows=rows,
+        training=training,
+        seconds=seconds / max(made, 1),
+    )
 
 
 def _copies(units: Any) -> list[int]:

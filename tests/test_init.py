@@ -255,6 +255,18 @@ def test_parts_of_every_format_of_records_tell_how_many_there_are(tmp_path):
         assert form.documents == pytest.approx(len(rows), rel=0.3), form.suffix
 
 
+def test_near_duplicates_of_a_sample_are_told(tmp_path):
+    pieces = records(TOPICS[:30])
+    for place, of_each in (("once", 1), ("often", 4)):
+        (tmp_path / place).mkdir()
+        entries = [{"text": text, "title": f"{title}, {n}"} for n in range(of_each) for title, text in pieces]
+        write_jsonl(tmp_path / place / "a.jsonl", entries)
+    limits = Limits(records=len(pieces) // 2)
+    told = {place: "\n".join(warnings(survey(str(tmp_path / place), limits))) for place in ("once", "often")}
+    assert re.search(r"\d+% of the documents of the sample are near duplicates .* fewer rows", told["often"])
+    assert "near duplicates" not in told["once"]
+
+
 def test_what_no_reader_takes_changes_no_number(larger, tmp_path):
     limits = Limits(files=40, bytes=200_000, records=80)
     expected = survey(str(larger), limits).forecast
