@@ -23,7 +23,7 @@ from instructrec.evaluation.contamination import training_sets
 from instructrec.mixture import MOST_PASSES, Mixture, Use
 from instructrec.models import load_tokenizer
 from instructrec.parts import read_parts
-from instructrec.trl_formats import open_text
+from instructrec.trl_formats import open_text, pieces_of
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklm" for b in "aeiou" for c in ("n", "rt", "sh", "ving")]
 LENGTH = 256
@@ -146,6 +146,19 @@ class TestAmounts:
         assert uses[str(chats)].rows == 160
         assert abs(text.tokens - share * sum(use.tokens for use in uses.values())) <= LENGTH
         assert text.portion == pytest.approx(share, abs=0.05)
+
+    def test_a_share_of_large_documents_tokenizes_about_what_it_needs(self, tokenizer, tmp_path, monkeypatch):
+        chats = jsonl(tmp_path / "chats.jsonl", CHATS)
+        place = jsonl(tmp_path / "books.jsonl", [{"text": prose(n, 20_000)} for n in range(60)])  # 120 kB each
+        cut = []
+
+        def pieces(texts, *rest):
+            cut.extend(texts)
+            return pieces_of(texts, *rest)
+
+        monkeypatch.setattr("instructrec.mixture.pieces_of", pieces)
+        _, _, uses = mix(tokenizer, {"name": chats}, {"text": place, "share": 0.2})
+        assert uses[str(place)].portion == pytest.approx(0.2, abs=0.05) and len(cut) < 20
 
     def test_a_share_repeats_what_is_short_up_to_a_limit(self, tokenizer, tmp_path):
         chats = jsonl(tmp_path / "chats.jsonl", CHATS)
