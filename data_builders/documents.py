@@ -41,6 +41,7 @@ __all__ = [
     "Unreadable",
     "corpus_files",
     "read",
+    "readable",
     "splittable",
     "streamed",
 ]
@@ -51,6 +52,10 @@ PYTHON = "python"
 _LAYOUTS = TEXT | CODE
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSONL = (".jsonl", ".ndjson")
+_HTML = (".html", ".htm", ".xhtml")
+_PO = (".po", ".pot")
+_SUBTITLES = (".srt", ".vtt")
+_READABLE = {*_LAYOUTS, *_DELIMITERS, *_JSONL, *_HTML, *_PO, *_SUBTITLES, ".parquet", ".pdf", ".mbox"}
 _HUB, _LOCAL, _GIT = SCHEMES = ("hf://", "dataset:", "git:")
 
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages", "dist-packages"}
@@ -121,6 +126,15 @@ def splittable(path: Path) -> bool:
     return path.suffix.lower() in (*_JSONL, ".parquet")
 
 
+def readable(path: Path) -> bool:
+    """Whether `read` knows the format of this file, by its name; it refuses others as `unsupported_type`."""
+    return path.suffix.lower() in _READABLE or _compressed_jsonl(path)
+
+
+def _compressed_jsonl(path: Path) -> bool:
+    return path.suffix.lower() in COMPRESSIONS and Path(path.stem).suffix.lower() in _JSONL
+
+
 def streamed(path: Path) -> bool:
     """Whether `read` takes documents from this file one by one, so that a part of it costs only a part of the time."""
     return splittable(path) or path.suffix.lower() in (*COMPRESSIONS, *_DELIMITERS, ".mbox")
@@ -173,10 +187,9 @@ def _read_other(
         from data_builders.readers.git_history import read_git
 
         yield from read_git(path, name, licence)
-    elif suffix in _JSONL or (suffix in COMPRESSIONS and Path(path.stem).suffix.lower() in _JSONL):
-        from data_builders.readers.jsonl import read_jsonl
-
-        yield from read_jsonl(path, name, licence, fields, COMPRESSIONS.get(suffix, ""), start, end)
+    elif not readable(path):
+        file_size(path)  # a folder or pipe of that name is named as such
+        raise Unreadable("unsupported_type")
     elif suffix == ".parquet":
         from data_builders.readers.parquet import read_parquet
 
@@ -185,15 +198,15 @@ def _read_other(
         from data_builders.readers.tables import read_table
 
         yield from read_table(path, name, licence, fields, _DELIMITERS[suffix])
-    elif suffix in (".html", ".htm", ".xhtml"):
+    elif suffix in _HTML:
         from data_builders.readers.html_page import read_html
 
         yield from read_html(path, name, licence)
-    elif suffix in (".po", ".pot"):
+    elif suffix in _PO:
         from data_builders.readers.po import read_po
 
         yield from read_po(path, name, licence)
-    elif suffix in (".srt", ".vtt"):
+    elif suffix in _SUBTITLES:
         from data_builders.readers.subtitles import read_subtitles
 
         yield from read_subtitles(path, name, licence)
@@ -206,5 +219,6 @@ def _read_other(
 
         yield from read_mbox(path, name, licence)
     else:
-        file_size(path)  # a folder or pipe of that name is named as such
-        raise Unreadable("unsupported_type")
+        from data_builders.readers.jsonl import read_jsonl
+
+        yield from read_jsonl(path, name, licence, fields, COMPRESSIONS.get(suffix, ""), start, end)

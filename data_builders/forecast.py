@@ -28,7 +28,7 @@ from data_builders.pipeline import hold_out, majorities, plan_shards
 from data_builders.quota import REVIEW, SURPLUS, Quota
 from data_builders.readers.files import hashing_up_to
 from data_builders.rendering import Renderer, render_shard, write_shard
-from data_builders.sniff import Limits, Records, Sample, draw, record_fields
+from data_builders.sniff import Format, Limits, Records, Sample, draw, record_fields
 from data_builders.splits import TEST
 from instructrec.core.errors import UserError
 from instructrec.core.minhash import SLOTS, clusters
@@ -85,6 +85,7 @@ class Forecast:
         families: how many families give training rows, and how many are mined.
         training: training rows, all of them if `exact`.
         seconds: of one processor, without the start.
+        copies: share of the sample's documents that are near duplicates of others in it; 0 if `exact`.
     """
 
     exact: bool
@@ -93,6 +94,7 @@ class Forecast:
     families: tuple[int, int]
     training: list[Row]
     seconds: float
+    copies: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -117,22 +119,20 @@ def survey(corpus: str, limits: Limits | None = None) -> Survey:
     """
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        sample = draw(corpus, folder, limits or Limits())
+        sample = draw(corpus, limits or Limits())
         records = record_fields(sample)
         config = BuildConfig(corpus=corpus, fields=records.names)
         for family in config.mined_families:
             _ = family.templates  # read now, not on the sample's time
-        size = sample.bytes
-        one_shard = len(plan_shards(sample.listed())[0]) == 1  # else what a quota asks for depends on the shard
-        as_built = sample.whole and one_shard
-        quota = Quota(config, size, size) if as_built else Quota(config, 0, size)
-        with hashing_up_to(HASHED):
-            readings = sample.readings(config.document_licence, config.record_fields)
-            mine_files(readings, config, quota, folder, 0)
+        if sample.whole:
+            _mine(sample, config, folder, sample.readable_bytes)
+        if not (counted := sample.complete):
+            sample = sample.again()
+            _mine(sample, config, folder, 0)
         if not sample.seen():
             reasons = ", ".join(f"{n:.0f} {reason}" for reason, n in sample.skipped().items())
             raise UserError(f"corpus {corpus!r}: none of its {sample.files:,} files can be read ({reasons})")
-        found = _counted(config, folder, sample) if as_built and sample.complete else _scaled(config, folder, sample)
+        found = _counted(config, folder, sample) if counted else _scaled(config, folder, sample)
         if not any(rows.high for rows in found.splits.values()):
             spoken = sorted({language or "unknown" for _, language, _ in sample.seen()})
             raise UserError(
@@ -147,14 +147,11 @@ def _mining_seconds(sample: Sample) -> float:
     return sum(excerpt.seconds / form.share for excerpt, form in sample.order if form.share)
 
 
-def _asked_less(config: BuildConfig, sample: Sample, folder: Path) -> Sample:
-    """The sample once more, mined as a part of its corpus is: asked for as many examples as the balance can use."""
-    again = sample.again()
-    size = round(sum(form.read_bytes for form in sample.formats))
+def _mine(sample: Sample, config: BuildConfig, folder: Path, size: int) -> None:
+    """Mine a sample: of `size` bytes asked for what its part of the corpus is asked for in a build; of 0, for all."""
     with hashing_up_to(HASHED):
-        readings = again.readings(config.document_licence, config.record_fields)
-        mine_files(readings, config, Quota(config, size, sample.bytes), folder, 1)
-    return again
+        readings = sample.readings(config.document_licence, config.record_fields)
+        mine_files(readings, config, Quota(config, size, sample.readable_bytes), folder, 0)
 
 
 def _counted(config: BuildConfig, mined: Path, sample: Sample) -> Forecast:
@@ -196,6 +193,7 @@ class _Mined:
         weights: of each unit: how many of the corpus it stands for.
         groups, parts: number of each unit's format, and of the part of that which is drawn as one.
         counts: (units, families): examples; none of a near duplicate.
+        copies: share of the units that are near duplicates of others.
         words: of each family's answers, mean.
         rows: split → rows that an example of each family becomes.
         training: family → training rows.
@@ -206,6 +204,7 @@ class _Mined:
     groups: npt.NDArray[np.int64]
     parts: npt.NDArray[np.int64]
     counts: Array
+    copies: float
     words: Array
     rows: dict[str, Array]
     training: dict[int, list[tuple[Message, Message]]]
@@ -214,14 +213,15 @@ class _Mined:
 
 def _scaled(config: BuildConfig, folder: Path, sample: Sample) -> Forecast:
     """The rows of a corpus of which a part was mined."""
-    mined = _mined(config, folder, sample)
     families = config.mined_families
     kind_of = np.array([family.kind for family in families])
-    shards = _shards(sample)
-    examples = np.zeros((len(sample.formats), len(families)))
+    formats = [form for form in sample.formats if form.readable]
+    mined = _mined(config, folder, sample, formats)
+    shards = _shards(sample, formats)
+    examples = np.zeros((len(formats), len(families)))
     np.add.at(examples, mined.groups, mined.weights[:, None] * mined.counts)
     expected = _rows(config, mined, shards, {side: share * examples for side, share, _ in config.examples_wanted})
-    draws = [_rows(config, mined, shards, drawn) for drawn in _draws(config, mined, len(sample.formats))]
+    draws = [_rows(config, mined, shards, drawn) for drawn in _draws(config, mined, len(formats))]
     drawn = {split: np.array([rows[split] for rows in draws]) for split in SPLITS}
 
     def around(split: str, kinds: list[str]) -> Range:
@@ -236,17 +236,20 @@ def _scaled(config: BuildConfig, folder: Path, sample: Sample) -> Forecast:
         weight = expected[TRAIN][number] / len(messages)
         training += [Row(weight, prompt, completion) for prompt, completion in messages if weight]
     rows = sum(float(numbers.sum()) for numbers in expected.values())
+    timed = sample.again()
+    _mine(timed, config, folder, round(sum(form.read_bytes for form in sample.formats)))
     return Forecast(
         exact=False,
         splits={split: around(split, kinds) for split in SPLITS},
         kinds={(split, kind): around(split, [kind]) for split in SPLITS for kind in kinds},
         families=(int((expected[TRAIN] >= 0.5).sum()), len(families)),
         training=training,
-        seconds=_mining_seconds(_asked_less(config, sample, folder)) + mined.seconds * rows,
+        seconds=_mining_seconds(timed) + mined.seconds * rows,
+        copies=mined.copies,
     )
 
 
-def _mined(config: BuildConfig, folder: Path, sample: Sample) -> _Mined:
+def _mined(config: BuildConfig, folder: Path, sample: Sample, formats: list[Format]) -> _Mined:
     """Read what `mine_files` wrote, and render some examples of every family."""
     number_of = {family.name: i for i, family in enumerate(config.mined_families)}
     units = pq.read_table(folder / "00000.units.parquet", columns=["unit", "signature", "examples"])
@@ -255,11 +258,13 @@ def _mined(config: BuildConfig, folder: Path, sample: Sample) -> _Mined:
     family = np.array([number_of[name] for name in examples["family"].to_pylist()], np.int64)
     counts = np.zeros((len(units), len(number_of)))
     np.add.at(counts, (unit, family), 1)
-    counts[_copies(units)] = 0
+    copies = _copies(units)
+    counts[copies] = 0
     found = np.maximum(np.bincount(family, minlength=len(number_of)), 1)
     words = np.bincount(family, examples["words"].to_numpy(), len(number_of)) / found
-    places = [sample.place[name] for name in units["unit"].to_pylist()]
-    form_of = {form.suffix: i for i, form in enumerate(sample.formats)}
+    place_of = {name: place for place, (excerpt, _) in enumerate(sample.order) for name in excerpt.units}
+    places = [place_of[name] for name in units["unit"].to_pylist()]
+    form_of = {form.suffix: i for i, form in enumerate(formats)}
     weights = np.array([1 / sample.order[place][1].share for place in places])
     groups = np.array([form_of[sample.order[place][1].suffix] for place in places], np.int64)
     parts = np.array(places, np.int64)
@@ -286,7 +291,17 @@ def _mined(config: BuildConfig, folder: Path, sample: Sample) -> _Mined:
     each = np.array([max(tried[number], 1) for number in range(len(number_of))])
     rows = {split: numbers / each for split, numbers in rows.items()}
     rows[VALIDATION] = rows[TRAIN]  # rendered alike
-    return _Mined(weights, groups, parts, counts, words, rows, training, seconds / max(made, 1))
+    return _Mined(
+        weights=weights,
+        groups=groups,
+        parts=parts,
+        counts=counts,
+        copies=len(copies) / max(len(units), 1),
+        words=words,
+        rows=rows,
+        training=training,
+        seconds=seconds / max(made, 1),
+    )
 
 
 def _copies(units: Any) -> list[int]:
@@ -322,18 +337,19 @@ class _Shards:
     asked_all: Array
 
 
-def _shards(sample: Sample) -> _Shards:
-    form_of = {name: i for i, form in enumerate(sample.formats) for _, name, _ in form.files}
-    size_of = {name: size for form in sample.formats for _, name, size in form.files}
+def _shards(sample: Sample, formats: list[Format]) -> _Shards:
+    form_of = {name: (i, size) for i, form in enumerate(formats) for _, name, size in form.files}
     shards, sizes = plan_shards(sample.listed())
-    spread = np.zeros((len(shards), len(sample.formats)))
+    spread = np.zeros((len(shards), len(formats)))
     for number, pieces in enumerate(shards):
         for _, name, start, end in pieces:
-            form = sample.formats[form_of[name]]
-            of_file = 1.0 if end is None else (end - start) / max(size_of[name], 1)
-            by_bytes = size_of[name] / max(form.bytes, 1)
-            spread[number, form_of[name]] += of_file * (by_bytes if form.cut else 1 / len(form.files))
-    documents = spread @ np.array([form.documents for form in sample.formats])
+            if name not in form_of:
+                continue  # no reader takes it
+            i, size = form_of[name]
+            of_file = 1.0 if end is None else (end - start) / size
+            of_format = size / max(formats[i].bytes, 1) if formats[i].cut else 1 / len(formats[i].files)
+            spread[number, i] += of_file * of_format
+    documents = spread @ np.array([form.documents for form in formats])
     asked_all = np.minimum(REVIEW / np.maximum(documents, 1), 1)
     return _Shards(spread, np.array(sizes)[:, None] / max(sum(sizes), 1), asked_all[:, None])
 

@@ -56,6 +56,9 @@ UNITS = pa.schema(
 
 BATCH = 2048
 
+READER_FAILED = "reader_failed"
+"""Why a file was skipped whose reader raised what it should not."""
+
 
 class _Writer:
     """Buffers rows and writes them to a temporary Parquet file."""
@@ -290,7 +293,7 @@ def mine_files(
             except (OSError, UserError):  # a full disk, a data set that is not there: not this file's fault
                 raise
             except Exception as error:  # a file that a reader did not foresee must not cost the build
-                shard.skip(name, "reader_failed", error=repr(error)[:200])
+                shard.skip(name, READER_FAILED, error=repr(error)[:200])
             shard.end_unit()
         mark = shard.close()
     write_json(folder / f"{rank:05d}.json", mark)

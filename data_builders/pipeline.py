@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from data_builders.balance import limits
 from data_builders.card import card
 from data_builders.config import BuildConfig
-from data_builders.documents import corpus_files, splittable
+from data_builders.documents import corpus_files, readable, splittable
 from data_builders.engine import Stage, apart, run_stage
 from data_builders.mining import Piece, mine_shard
 from data_builders.overlaps import drop_overlaps
@@ -56,22 +56,23 @@ LEAST_FOR_MAJORITY = 20
 def plan_shards(files: Sequence[tuple[Path, str, int | None]]) -> tuple[list[list[Piece]], list[int]]:
     """Cut the sorted files into shards of about equal bytes: small files together, large ones by byte ranges.
 
+    Files that no reader takes have no part in the sizes, from which it follows how many examples a shard is asked for.
+
     Args:
         files: place, name and bytes of each.
 
     Returns:
-        The pieces of each shard, and the bytes of each shard.
+        The pieces of each shard, and the bytes of each shard that can be read.
     """
-    total = sum(size or 0 for *_, size in files)
-    target = min(max(total // SHARDS, SHARD_BYTES), MOST_SHARD_BYTES)
+    lengths = [size if size and readable(path) else 0 for path, _, size in files]
+    target = min(max(sum(lengths) // SHARDS, SHARD_BYTES), MOST_SHARD_BYTES)
     shards: list[list[Piece]] = []
     sizes: list[int] = []
-    for path, name, size in files:
-        length = size or 0
+    for (path, name, _), length in zip(files, lengths, strict=True):
         parts = -(-length // target) if length > target and splittable(path) else 1
         for part in range(parts):
             start, end = length * part // parts, length * (part + 1) // parts
-            if not shards or sizes[-1] + end - start > target:
+            if not shards or (sizes[-1] and sizes[-1] + end - start > target):
                 shards.append([])
                 sizes.append(0)
             shards[-1].append((str(path), name, start, end if parts > 1 else None))

@@ -22,6 +22,9 @@ MOST_NAMED = 5
 LEAST_SHARE = 0.01
 """Of the documents, from which a warning is given."""
 
+LEAST_COPIES = 0.05
+"""Near duplicates in a sample, from which a warning is given: the whole has more, and so fewer rows than foretold."""
+
 LANGUAGE, LICENCE = 1, 2
 """Places in the keys of `Sample.seen`."""
 
@@ -139,6 +142,11 @@ def warnings(survey: Survey) -> list[str]:
                     f"{n / of_kind:.0%} of the documents of {kind} have no {what}, or too little to tell a language by:"
                     " they are left alone"
                 )
+    if (copies := survey.forecast.copies) >= LEAST_COPIES:
+        found.append(
+            f"{copies:.0%} of the documents of the sample are near duplicates of others in it, of which one is used; in"
+            " the whole corpus there are probably more: expect fewer rows than stated"
+        )
     if empty := [split for split in SPLITS if not survey.forecast.splits[split].value]:
         found.append(f"no rows are expected in {', '.join(empty)}: the corpus has too few documents to hold that out")
     if personal := sample.personal():

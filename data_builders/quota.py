@@ -34,8 +34,8 @@ class Quota:
 
     Args:
         config: of the build.
-        size: bytes of the shard; 0 if nobody knows, and then every document is asked for all.
-        corpus: bytes of the whole corpus.
+        size: bytes of the shard that can be read; 0 if nobody knows, and then every document is asked for all.
+        corpus: bytes of the whole corpus that can be read.
     """
 
     def __init__(self, config: BuildConfig, size: int, corpus: int) -> None:

@@ -25,9 +25,12 @@ from data_builders.documents import (
     Unreadable,
     corpus_files,
     read,
+    readable,
     splittable,
     streamed,
 )
+from data_builders.mining import READER_FAILED
+from data_builders.pipeline import SHARD_BYTES
 from data_builders.readers.files import COMPRESSIONS
 from data_builders.splits import hashed
 from instructrec.core.errors import UserError
@@ -42,9 +45,6 @@ PARTS = 16
 LARGE, MOST_LARGE = 1 << 20, 4 << 20
 """Bytes of a file that is a single document: from the one on, it is read only if its format has few smaller ones, from
 the other on only if it has no other one."""
-
-FORMATS = 200
-"""Suffixes that are looked at: those of most files. Only a corpus that means harm has more."""
 
 SEARCHED = 20_000
 """Characters of a document that are searched for personal data."""
@@ -75,6 +75,7 @@ class Excerpt:
         seconds: of a processor, for reading and mining.
         extent: bytes (or rows) of the records that were read, in the unit of their places.
         seen: (kind, language or "", licence) → documents.
+        units: of the documents, see `Document.unit`.
         skipped: reason → records.
         unreadable: why the file yields nothing (more).
         personal: kind of secret or personal datum → documents that hold one.
@@ -91,6 +92,7 @@ class Excerpt:
     extent: int = 0
     seconds: float = 0.0
     seen: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    units: set[str] = field(default_factory=set)
     skipped: Counter[str] = field(default_factory=Counter)
     personal: Counter[str] = field(default_factory=Counter)
     unreadable: str = ""
@@ -107,6 +109,7 @@ class Excerpt:
                 if isinstance(record, Document):
                     size += record.size
                     self.seen[record.kind, record.language or "", record.licence] += 1
+                    self.units.add(record.unit)
                     paused = time.process_time()
                     self.personal.update({finding.kind for finding in find(record.content[:SEARCHED])})
                     started += time.process_time() - paused
@@ -118,6 +121,9 @@ class Excerpt:
                 yield record
         except Unreadable as reason:
             self.unreadable = str(reason)
+            raise
+        except Exception:
+            self.unreadable = READER_FAILED
             raise
         finally:
             self.seconds = time.process_time() - started
@@ -182,7 +188,7 @@ class Sample:
     Attributes:
         corpus: as the user names it.
         formats: sorted by suffix; those that no reader takes have no excerpts.
-        whole: whether all that can be read is meant to be.
+        whole: whether all that can be read is meant to be; then a build has a single shard.
     """
 
     corpus: str
@@ -194,8 +200,6 @@ class Sample:
             ((excerpt, form) for form in self.formats for excerpt in form.excerpts),
             key=lambda pair: (pair[0].name, pair[0].start),
         )
-        self.place: dict[str, int] = {}
-        """unit → number of the excerpt, in `order`, that it is from"""
 
     @property
     def files(self) -> int:
@@ -204,6 +208,11 @@ class Sample:
     @property
     def bytes(self) -> int:
         return sum(form.bytes for form in self.formats)
+
+    @property
+    def readable_bytes(self) -> int:
+        """Of the files that a reader takes."""
+        return sum(form.bytes for form in self.formats if form.readable)
 
     def listed(self) -> list[tuple[Path, str, int]]:
         """Place, name and bytes of every file in the order of a build."""
@@ -216,8 +225,8 @@ class Sample:
 
     def readings(self, licence: str, fields: Fields) -> Iterator[tuple[str, Iterator[Document | Skipped]]]:
         """The excerpts in the order of a build, as `mining.mine_files` takes them."""
-        for number, (excerpt, _) in enumerate(self.order):
-            yield excerpt.name, self._placed(number, excerpt.read(licence, fields))
+        for excerpt, _ in self.order:
+            yield excerpt.name, excerpt.read(licence, fields)
 
     def again(self) -> Sample:
         """The same excerpts, not read yet."""
@@ -228,12 +237,6 @@ class Sample:
             ]
             formats.append(Format(form.suffix, form.files, form.readable, excerpts))
         return Sample(self.corpus, formats, self.whole)
-
-    def _placed(self, number: int, records: Iterator[Document | Skipped]) -> Iterator[Document | Skipped]:
-        for record in records:
-            if isinstance(record, Document):
-                self.place[record.unit] = number
-            yield record
 
     def seen(self) -> dict[tuple[str, str, str], float]:
         """(kind, language or "", licence) → documents in all, as far as can be told."""
@@ -261,12 +264,11 @@ class Sample:
         return dict(sorted(sum((excerpt.personal for excerpt, _ in self.order), Counter[str]()).items()))
 
 
-def draw(corpus: str, scratch: Path, limits: Limits) -> Sample:
+def draw(corpus: str, limits: Limits) -> Sample:
     """Choose what to read of a corpus.
 
     Args:
         corpus: a folder, a file, or `python`.
-        scratch: an empty folder to write into.
         limits: how much to read.
 
     Raises:
@@ -280,18 +282,15 @@ def draw(corpus: str, scratch: Path, limits: Limits) -> Sample:
     files: dict[str, list[tuple[Path, str, int]]] = defaultdict(list)
     for path, name in corpus_files(corpus):
         files[_suffix(path)].append((path, name, _size(path)))
-    often = set(sorted(files, key=lambda suffix: (-len(files[suffix]), suffix))[:FORMATS])
-    formats = [
-        Format(suffix, files[suffix], suffix in often and _readable(suffix, scratch)) for suffix in sorted(files)
-    ]
-    readable = [form for form in formats if form.readable]
-    number, size = sum(len(form.files) for form in readable), sum(form.bytes for form in readable)
-    whole = number <= limits.files and size <= limits.bytes
-    for form in readable:
+    formats = [Format(suffix, files[suffix], readable(files[suffix][0][0])) for suffix in sorted(files)]
+    read_from = [form for form in formats if form.readable]
+    number, size = sum(len(form.files) for form in read_from), sum(form.bytes for form in read_from)
+    whole = number <= limits.files and size <= min(limits.bytes, SHARD_BYTES)
+    for form in read_from:
         most_files = max(LEAST_FILES, limits.files * len(form.files) // number)
         most_bytes = max(LEAST_BYTES, limits.bytes * form.bytes // max(size, 1))
         form.excerpts = list(_excerpts(form.files, *((math.inf, math.inf) if whole else (most_files, most_bytes))))
-    records = [excerpt for form in readable for excerpt in form.excerpts if streamed(excerpt.path)]
+    records = [excerpt for form in read_from for excerpt in form.excerpts if streamed(excerpt.path)]
     expected = [min(excerpt.most_bytes, (excerpt.end or excerpt.size) - excerpt.start) for excerpt in records]
     for excerpt, part in zip(records, expected, strict=True):
         excerpt.most_records = max(LEAST_RECORDS, limits.records * part // max(sum(expected), 1))
@@ -339,21 +338,6 @@ def _size(path: Path) -> int:
     return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
-def _readable(suffix: str, scratch: Path) -> bool:
-    """Whether a reader takes files of a suffix: it is asked with an empty one, and so knows what no list would."""
-    probe = scratch / f"a{suffix}"
-    try:
-        probe.touch()
-        next(read(probe, probe.name, ""), None)
-    except Unreadable as reason:
-        return str(reason) != "unsupported_type"
-    except OSError:
-        return False
-    finally:
-        probe.unlink(missing_ok=True)
-    return True
-
-
 def _read_share(excerpts: list[Excerpt]) -> float:
     """The part of a file that was read in its excerpts."""
     if not any(excerpt.cut for excerpt in excerpts):
@@ -372,7 +356,13 @@ def _extent(path: Path, size: int) -> float:
         return size
     with pa.OSFile(str(path)) as raw:
         opened = pa.CompressedInputStream(raw, "gzip" if path.suffix.lower() == ".gz" else "zstd")
-        return len(opened.read(LARGE)) * size / max(raw.tell(), 1)
+        decompressed = 0
+        try:
+            while decompressed < LARGE and (chunk := opened.read(LEAST_BYTES)):
+                decompressed += len(chunk)
+        except OSError:
+            pass  # whoever reads as far as that says what is wrong
+        return decompressed * size / max(raw.tell(), 1)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from instructrec.core.errors import UserError
 from instructrec.core.files import fingerprint
 from instructrec.core.passages import Passages
 from instructrec.core.schema import HELD_OUT, INSTRUCTION, TRAIN, VALIDATION, read_manifest, read_split, split_files
+from instructrec.core.spans import Spans
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -98,7 +99,7 @@ def check_hold_out(folder: Path) -> None:
     manifest = read_manifest(folder)
     families, templates = set(manifest["held_out"]["families"]), set(manifest["held_out"]["templates"])
     prompts: dict[str, str] = {}
-    spans: dict[tuple[str, str], list[tuple[int, int, str]]] = {}
+    spans = Spans()
     passages = Passages()
     for split in (VALIDATION, *HELD_OUT):
         for row in read_split(folder, split):
@@ -106,7 +107,7 @@ def check_hold_out(folder: Path) -> None:
             prompts[row["prompt"][-1]["content"]] = f"{split} row {row['id']}"
             for source in row["source"]:
                 place = (source["path"], source["sha256"])
-                spans.setdefault(place, []).append((source["start"], source["end"], f"{split} row {row['id']}"))
+                spans.add(place, source["start"], source["end"], f"{split} row {row['id']}")
     for row in read_split(folder, TRAIN):
         passages.train(row)
         other = prompts.get(row["prompt"][-1]["content"])
@@ -115,9 +116,9 @@ def check_hold_out(folder: Path) -> None:
         if other is None and row["template"] in templates:
             other = f"the held-out wording {row['template']}"
         for source in row["source"]:
-            for start, end, name in spans.get((source["path"], source["sha256"]), ()):
-                if other is None and source["start"] < end and start < source["end"]:
-                    other = f"{name} (both use {source['path']})"
+            name = spans.overlapping((source["path"], source["sha256"]), source["start"], source["end"])
+            if other is None and name is not None:
+                other = f"{name} (both use {source['path']})"
         if other is not None:
             raise UserError(
                 f"{folder}: training row {row['id']} overlaps with {other}; such a set cannot measure unseen "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,33 +123,33 @@ def sft_yaml(model: str, folder: Path, run: Epoch, evaluated: bool, notes: Seque
         notes: comments to begin with, of one line each.
     """
     every = max(1, run.steps // EVALUATIONS)
-    changes: dict[str, Mapping[str, Any]] = {
-        "model_name_or_path": {"model_name_or_path": model},
-        "dataset_name": {"dataset_name": str(folder / "set")},
-        "output_dir": {"output_dir": str(folder / "adapter")},
-        "max_steps": {"num_train_epochs": 1},
-        "max_length": {"max_length": run.max_length},
-        "warmup_steps": {"warmup_steps": run.steps // 10},
-        "eval_steps": {"eval_steps": every},
-        "save_steps": {"save_steps": every},
-        "logging_steps": {"logging_steps": max(1, min(5, run.steps // 10), run.steps // 100)},
+    changes: dict[str, Any] = {
+        "model_name_or_path": model,
+        "dataset_name": str(folder / "set"),
+        "output_dir": str(folder / "adapter"),
+        "num_train_epochs": 1,
+        "max_length": run.max_length,
+        "warmup_steps": run.steps // 10,
+        "eval_steps": every,
+        "save_steps": every,
+        "logging_steps": max(1, min(5, run.steps // 10), run.steps // 100),
     }
+    dropped: set[str] = set()
     if not evaluated:  # nothing to evaluate on
-        changes["eval_strategy"] = {"eval_strategy": "no"}
-        changes |= {key: {} for key in ("eval_steps", "metric_for_best_model", "greater_is_better")}
-        changes["load_best_model_at_end"] = {"load_best_model_at_end": False}
+        changes |= {"eval_strategy": "no", "load_best_model_at_end": False}
+        dropped = {"eval_steps", "metric_for_best_model", "greater_is_better"}
+
+    def written(key: str) -> str:
+        return yaml.safe_dump({key: changes.pop(key)}, width=10**6, allow_unicode=True).rstrip("\n")
+
+    # What stands above the first key is about the other recipe.
+    base = re.split(r"^(?=\w)", _base_text(), maxsplit=1, flags=re.M)[1]
     lines = [f"# {note}" for note in notes]
-    started = False
-    for line in _base_text().splitlines():
-        key = re.match(r"(\w+):", line)
-        started = started or bool(key)
-        if key and key[1] in changes:
-            for name, value in changes.pop(key[1]).items():
-                lines.append(yaml.safe_dump({name: value}, width=10**6, allow_unicode=True).rstrip("\n"))
-        elif started:  # what stands above the first key is about the other recipe
-            lines.append(line)
-    for change in changes.values():
-        lines += [yaml.safe_dump({name: value}, allow_unicode=True).rstrip("\n") for name, value in change.items()]
+    for line in re.sub(r"^max_steps:", "num_train_epochs:", base, flags=re.M).splitlines():
+        key = line.partition(":")[0]
+        if key not in dropped:
+            lines.append(written(key) if key in changes else line)
+    lines += [written(key) for key in sorted(changes.keys() - dropped)]
     return "\n".join(lines) + "\n"
 
 

@@ -13,12 +13,10 @@ from typing import Any
 
 from instructrec.core.passages import Passages
 from instructrec.core.schema import HELD_OUT, TRAIN, VALIDATION, read_manifest, read_split
+from instructrec.core.spans import Spans
 
 FAMILY, WORDING = "of a held-out family", "of a held-out wording"
 PROMPT, DOCUMENT, PASSAGE = "with a held-out prompt", "from a held-out document", "with a held-out passage"
-
-_OTHER = "other"
-"""Begins the names of rows that are of no set; the others begin with the number of their set."""
 
 
 class HeldOut:
@@ -32,10 +30,9 @@ class HeldOut:
     def __init__(self, sets: Sequence[Path]) -> None:
         """Read the sets. Raises `UserError` for one that is malformed."""
         self._passages = Passages()
-        self._files: set[str] = set()
-        # Whose family, wording and prompt it is, by number of the set; whose bytes of a file, by the file's hash.
+        # Whose family, wording and prompt it is, by number of the set; and of each set, which bytes of which files.
         self._families, self._wordings, self._prompts = (defaultdict[str, set[int]](set) for _ in range(3))
-        self._spans = defaultdict[str, list[tuple[int, int, int]]](list)
+        self._spans = [Spans() for _ in sets]
         for number, folder in enumerate(sets):
             held_out = read_manifest(folder)["held_out"]
             for kept, names in ((self._families, held_out["families"]), (self._wordings, held_out["templates"])):
@@ -59,8 +56,7 @@ class HeldOut:
     def _hold_out(self, row: dict[str, Any], number: int) -> None:
         self._prompts[row["prompt"][-1]["content"]].add(number)
         for source in row["source"]:
-            self._files.add(source["sha256"])
-            self._spans[source["sha256"]].append((source["start"], source["end"], number))
+            self._spans[number].add(source["sha256"], source["start"], source["end"], row["id"])
         for side in _sides(row, f"{number} {row['id']}"):
             self._passages.hold_out(side)
 
@@ -75,8 +71,8 @@ class HeldOut:
                 (
                     holder
                     for source in row["source"]
-                    for start, end, holder in self._spans.get(source["sha256"], ())
-                    if source["start"] < end and start < source["end"]
+                    for holder, spans in enumerate(self._spans)
+                    if spans.overlapping(source["sha256"], source["start"], source["end"]) is not None
                 ),
             ),
         ):
@@ -98,18 +94,11 @@ class HeldOut:
         """
         if not self._prompts:
             return {}
-        found = {place: DOCUMENT for place, file in enumerate(files) if file in self._files}
-        for place, texts in enumerate(rows):
-            if any(text in self._prompts for text in texts):
-                found.setdefault(place, PROMPT)
-            name = f"{_OTHER} {place}"
-            self._passages.train({"id": name, "template": name, "prompt": [{"content": text} for text in texts]})
-        while names := {leak.train for leak in self._passages.leaks(0) if _set_of(leak.train) == _OTHER}:
-            self._passages.forget(names)
-            for name in names:
-                found.setdefault(int(name.partition(" ")[2]), PASSAGE)
-        self._passages.forget({f"{_OTHER} {place}" for place in range(len(rows))})
-        return found
+        found = dict.fromkeys(self._passages.leaking(["\n".join(texts) for texts in rows]), PASSAGE)
+        found |= {place: PROMPT for place, texts in enumerate(rows) if any(text in self._prompts for text in texts)}
+        return found | {
+            place: DOCUMENT for place, file in enumerate(files) if any(file in spans for spans in self._spans)
+        }
 
 
 def key_of(row: dict[str, Any]) -> str:

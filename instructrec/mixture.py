@@ -51,6 +51,9 @@ MOST_PASSES = 4
 """How often a share may use a row: up to here repeated data are about as good as new (Muennighoff et al., 2023,
 arXiv:2305.16264)."""
 
+TEXT_BATCH = 1 << 20
+"""Bytes of raw text that are tokenized together, about: of large documents a share needs few, and tokens take room."""
+
 SEQUENCE = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int64()))])
 
 Encoded = tuple["Dataset", list[str], "Dataset | None"]
@@ -253,14 +256,15 @@ class Mixture:
         import datasets
 
         label = source.part.label
+        batch = max(1, min(BATCH, TEXT_BATCH * len(source.rows) // max(source.rows.data.nbytes, 1)))
         order = sorted(range(len(source.rows)), key=lambda place: _rank(seed, f"{label}:{place}"))
         pieces: list[npt.NDArray[np.int64]] = []
         names: list[str] = []
         tokens = 0
-        for start in range(0, len(order), BATCH):
+        for start in range(0, len(order), batch):
             if need is not None and tokens >= need:
                 break
-            places = order[start : start + BATCH]
+            places = order[start : start + batch]
             rows = source.rows.select(places).to_list()
             said = [texts_of(row, TEXT, f"mixture: {label}, row {p}") for p, row in zip(places, rows, strict=True)]
             reasons = dict.fromkeys((at for at, texts in enumerate(said) if not texts), BLANK)

@@ -130,7 +130,7 @@ def open_text(
     """
     path = Path(name).expanduser()
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if _is_visible(file, path))
-    plain = [file for file in files if file.suffix in PLAIN_TEXT]
+    plain = [file for file in files if file.suffix.lower() in PLAIN_TEXT]
     data = any(set(file.suffixes) & FILES.keys() for file in files)
     if data and any(file.stem != "README" for file in plain):
         raise UserError(f"mixture: {name}: holds both plain text and JSON or Parquet; give each as a part of its own")
@@ -149,27 +149,40 @@ def open_text(
     for key, value in (("config", config), ("split", split), ("revision", revision)):
         if value is not None:
             raise UserError(f"mixture: {name}: plain text has no {key}; leave the key out")
-    return _read(plain, len(files) - len(plain))
+    rows = _read(name, plain)
+    return rows.select_columns(["text"]), list(rows["sha256"]), len(files) - len(rows)
 
 
 def _is_visible(file: Path, root: Path) -> bool:
     return file.is_file() and not any(part.startswith(".") for part in file.relative_to(root).parts)
 
 
-def _read(files: Sequence[Path], unread: int) -> tuple[Dataset, list[str | None], int]:
-    import datasets
+def _read(name: str, files: Sequence[Path]) -> Dataset:
+    """Text and hash of the files that are UTF-8, on disk, because all of them may be more than fits into memory."""
+    from datasets import Dataset, Features, Value
+    from datasets.exceptions import DatasetGenerationError
 
-    texts: list[str] = []
-    hashes: list[str | None] = []
+    try:
+        return Dataset.from_generator(
+            _documents,
+            features=Features({"text": Value("string"), "sha256": Value("string")}),
+            cache_dir=_cache(files),
+            gen_kwargs={"files": [str(file) for file in files]},
+        )
+    except DatasetGenerationError as error:
+        raise UserError(f"mixture: {name}: cannot be read ({error.__cause__})") from None
+    except ValueError:  # `datasets` makes none without rows
+        raise UserError(f"mixture: {name}: holds no raw text; of its plain text nothing is UTF-8") from None
+
+
+def _documents(files: Sequence[str]) -> Iterator[dict[str, str]]:
     for file in files:
-        content = file.read_bytes()
+        content = Path(file).read_bytes()
         try:
-            texts.append(content.decode("utf-8-sig"))
+            text = content.decode("utf-8-sig")
         except UnicodeDecodeError:
-            unread += 1
-        else:
-            hashes.append(hashlib.sha256(content).hexdigest())
-    return datasets.Dataset.from_dict({"text": texts}), hashes, unread
+            continue
+        yield {"text": text, "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def texts_of(row: dict[str, Any], columns: tuple[str, ...], where: str) -> list[str]:

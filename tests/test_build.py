@@ -2,6 +2,7 @@
 
 import json
 import os
+import pydoc_data.topics
 import random
 import re
 import shutil
@@ -444,6 +445,28 @@ def test_unreadable_files_are_counted_listed_and_stop_nothing(tmp_path):
     }
     listed = [json.loads(line) for line in (tmp_path / "set" / "skipped.jsonl").read_text().splitlines()]
     assert {"path": "line\nbreak.txt", "reason": "invalid_utf8"} in listed and len(listed) == 8
+
+
+def test_files_of_unsupported_formats_change_no_row(tmp_path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for name, text in sorted(pydoc_data.topics.topics.items()):
+        (folder / f"{name}.rst").write_text(text, encoding="utf-8")
+    options = ("--rows-per-family", "4", "--heldout-rows-per-family", "2", "--workers", "1")
+    done = cli("build", "--corpus", str(folder), "--output", str(tmp_path / "without"), *options)
+    assert done.returncode == 0, done.stderr
+    for name in ("A first.zip", "in.png", "z.bin"):
+        with (folder / name).open("wb") as file:
+            file.truncate(1 << 30)
+    done = cli("build", "--corpus", str(folder), "--output", str(tmp_path / "with"), *options)
+    assert done.returncode == 0, done.stderr
+    assert {name: rows(tmp_path / "with", name) for name in SPLITS} == {
+        name: rows(tmp_path / "without", name) for name in SPLITS
+    }
+    listed = [json.loads(line) for line in (tmp_path / "with" / "skipped.jsonl").read_text().splitlines()]
+    assert {(entry["path"], entry["reason"]) for entry in listed} >= {
+        (name, "unsupported_type") for name in ("A first.zip", "in.png", "z.bin")
+    }
 
 
 def test_english_wordings_never_meet_chinese_documents(tmp_path):

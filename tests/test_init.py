@@ -15,6 +15,7 @@ from data_builders.columns import columns
 from data_builders.forecast import survey
 from data_builders.proposal import build_yaml, duration, facts, warnings
 from data_builders.sniff import Limits
+from instructrec.core.errors import UserError
 from instructrec.core.schema import SPLITS, read_manifest
 from instructrec.first_recipe import count_tokens
 
@@ -229,9 +230,8 @@ def test_parts_of_every_format_of_records_tell_how_many_there_are(tmp_path):
 
     pieces = records(TOPICS, 300)
     rows = [{"title": f"{i} {title}", "text": f"{i} {text}"} for i in range(3) for title, text in pieces]
-    folder, scratch = tmp_path / "records", tmp_path / "scratch"
+    folder = tmp_path / "records"
     folder.mkdir()
-    scratch.mkdir()
     write_jsonl(folder / "a.jsonl", rows)
     with gzip.open(folder / "b.jsonl.gz", "wt") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
@@ -245,7 +245,7 @@ def test_parts_of_every_format_of_records_tell_how_many_there_are(tmp_path):
         "".join(f"From a\nSubject: {row['title']}\n\n{row['text']}\n\n" for row in rows), encoding="utf-8"
     )
 
-    sample = draw(str(folder), scratch, Limits(files=10, bytes=1 << 20, records=600))
+    sample = draw(str(folder), Limits(files=10, bytes=1 << 20, records=600))
     for _, records_of_file in sample.readings("", Fields()):
         for _ in records_of_file:
             pass
@@ -253,6 +253,62 @@ def test_parts_of_every_format_of_records_tell_how_many_there_are(tmp_path):
     for form in sample.formats:
         assert form.cut and form.share < 0.5, form.suffix
         assert form.documents == pytest.approx(len(rows), rel=0.3), form.suffix
+
+
+def test_near_duplicates_of_a_sample_are_told(tmp_path):
+    pieces = records(TOPICS[:30])
+    for place, of_each in (("once", 1), ("often", 4)):
+        (tmp_path / place).mkdir()
+        entries = [{"text": text, "title": f"{title}, {n}"} for n in range(of_each) for title, text in pieces]
+        write_jsonl(tmp_path / place / "a.jsonl", entries)
+    limits = Limits(records=len(pieces) // 2)
+    told = {place: "\n".join(warnings(survey(str(tmp_path / place), limits))) for place in ("once", "often")}
+    assert re.search(r"\d+% of the documents of the sample are near duplicates .* fewer rows", told["often"])
+    assert "near duplicates" not in told["once"]
+
+
+def test_what_no_reader_takes_changes_no_number(larger, tmp_path):
+    limits = Limits(files=40, bytes=200_000, records=80)
+    expected = survey(str(larger), limits).forecast
+    folder = tmp_path / larger.name
+    folder.mkdir()
+    for path in larger.iterdir():
+        (folder / path.name).symlink_to(path)
+    for number in range(500):
+        (folder / f"log.2026{number:04}").write_text("x")
+    with (folder / "a.bin").open("wb") as file:
+        file.truncate(1 << 30)
+    found = survey(str(folder), limits)
+    assert (found.forecast.splits, found.forecast.kinds) == (expected.splits, expected.kinds)
+    assert "501 unsupported_type (" in " ".join(facts(found))
+
+
+def test_a_reader_that_fails_is_named(tmp_path, monkeypatch):
+    from data_builders import sniff
+
+    (tmp_path / "a.txt").write_text(TOPICS[0][1])
+
+    def read(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(sniff, "read", read)
+    with pytest.raises(UserError, match=r"none of its 1 files can be read \(1 reader_failed\)"):
+        survey(str(tmp_path))
+
+
+def test_a_file_that_ends_too_early_is_named(tmp_path):
+    import gzip
+
+    folder = tmp_path / "packed"
+    folder.mkdir()
+    rows = [{"title": f"{i} {title}", "text": f"{i} {text}"} for i in range(3) for title, text in records(TOPICS)]
+    packed = gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode())
+    for number in range(3):
+        (folder / f"{number}.jsonl.gz").write_bytes(packed)
+        (folder / f"{number}short.jsonl.gz").write_bytes(packed[: len(packed) * 2 // 3])
+    found = survey(str(folder), Limits(bytes=300_000, records=2000))
+    form = found.sample.formats[0]
+    assert form.cut and form.documents == pytest.approx(5 * len(rows), rel=0.3)
 
 
 HOSTILE = "x\ncorpus: /etc\n\x1b[31m[bold]#\u2028: {"

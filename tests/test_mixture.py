@@ -23,6 +23,7 @@ from instructrec.evaluation.contamination import training_sets
 from instructrec.mixture import MOST_PASSES, Mixture, Use
 from instructrec.models import load_tokenizer
 from instructrec.parts import read_parts
+from instructrec.trl_formats import open_text, pieces_of
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklm" for b in "aeiou" for c in ("n", "rt", "sh", "ving")]
 LENGTH = 256
@@ -146,6 +147,19 @@ class TestAmounts:
         assert abs(text.tokens - share * sum(use.tokens for use in uses.values())) <= LENGTH
         assert text.portion == pytest.approx(share, abs=0.05)
 
+    def test_a_share_of_large_documents_tokenizes_about_what_it_needs(self, tokenizer, tmp_path, monkeypatch):
+        chats = jsonl(tmp_path / "chats.jsonl", CHATS)
+        place = jsonl(tmp_path / "books.jsonl", [{"text": prose(n, 20_000)} for n in range(60)])  # 120 kB each
+        cut = []
+
+        def pieces(texts, *rest):
+            cut.extend(texts)
+            return pieces_of(texts, *rest)
+
+        monkeypatch.setattr("instructrec.mixture.pieces_of", pieces)
+        _, _, uses = mix(tokenizer, {"name": chats}, {"text": place, "share": 0.2})
+        assert uses[str(place)].portion == pytest.approx(0.2, abs=0.05) and len(cut) < 20
+
     def test_a_share_repeats_what_is_short_up_to_a_limit(self, tokenizer, tmp_path):
         chats = jsonl(tmp_path / "chats.jsonl", CHATS)
         (tmp_path / "short.txt").write_text(prose(0, 1200))
@@ -234,6 +248,16 @@ class TestFormats:
         assert len(ends) == 40 and len(pieces) > 80
         expected = {"without text": 1, "that are no plain text": 2} if form == "files" else {"without text": 2}
         assert uses[str(place)].left_out == expected
+
+    def test_a_changed_file_of_raw_text_is_read_again(self, documents):
+        found = [open_text(str(documents), None, None, None)]
+        (documents / "00.txt").write_text("changed")
+        (documents / "LATER.TXT").write_text("\ufeffadded")
+        found.append(open_text(str(documents), None, None, None))
+        assert [len(rows) for rows, *_ in found] == [40, 41]
+        rows, hashes, unread = found[1]
+        assert rows["text"][0] == "changed" and rows["text"][40] == "added" and unread == 0
+        assert hashes == [sha256_file(file) for file in sorted(documents.iterdir())]
 
     def test_rows_without_an_answer_are_left_out(self, tokenizer, tmp_path):
         user, said = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
@@ -449,6 +473,7 @@ TABLE: list[tuple[str, str, list[str]]] = [
     ("[{name: SET/test_tasks}]", "", ["test_tasks: belongs to an instruction set", "give name: "]),
     ("[{text: SET}]", "", ["belongs to an instruction set", "give name: "]),
     (f"[{GOOD}, {{text: code}}]", "", ["mixture: code: holds no raw text", ".txt", "column text"]),
+    (f"[{GOOD}, {{text: latin}}]", "", ["mixture: latin: holds no raw text", "nothing is UTF-8"]),
     (f"[{GOOD}, {{text: mixed}}]", "", ["mixture: mixed: holds both plain text and JSON"]),
     (f"[{GOOD}, {{text: a.txt, split: train}}]", "", ["mixture: a.txt: plain text has no split"]),
     ("[{name: chats.jsonl, weight: 0.001}]", "", ["chats.jsonl: weight 0.001 takes none of its 40 rows"]),
@@ -473,8 +498,9 @@ def sft():
 def wrong(tmp_path_factory):
     """Files that the table names."""
     folder = tmp_path_factory.mktemp("wrong")
-    for name in ("texts", "code", "mixed"):
+    for name in ("texts", "code", "mixed", "latin"):
         (folder / name).mkdir()
+    (folder / "latin" / "a.txt").write_bytes("Übermut".encode("latin-1"))
     turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     jsonl(folder / "chats.jsonl", CHATS)
     jsonl(folder / "prompts.jsonl", PROMPTS)

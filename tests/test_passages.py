@@ -89,3 +89,19 @@ def test_ten_thousand_rows_take_seconds():
     started = time.process_time()
     assert leaks(held_out, train) == []
     assert time.process_time() - started < 5  # seen: 1.0
+
+
+def test_texts_of_no_set_that_share_a_passage_are_all_found():
+    held_out, train = clean(24)
+    passages = Passages()
+    held_out.append(row("asked", LONG_WORDING.format(passage(10**6))))
+    for one in held_out:
+        passages.hold_out(one)
+    for one in train:
+        passages.train(one)
+    shared = " ".join(passage(10**6).split()[10:35])  # less than half of it
+    texts = [f"{passage(2 * 10**6 + n)} {shared if n % 2 else ''} {passage(3 * 10**6 + n)}" for n in range(200)]
+    texts.append(LONG_WORDING.format(passage(4 * 10**6)))  # a wording is nobody's passage
+    assert passages.leaking(texts) == set(range(1, 200, 2))
+    assert passages.leaking([]) == set() and Passages().leaking(texts) == set()
+    assert passages.leaks() == []

@@ -8,7 +8,7 @@ which n-grams those are is told with all digits alike, because a wording may giv
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
@@ -96,11 +96,16 @@ class Passages:
     def __init__(self) -> None:
         self._held_out = _Rows()
         self._wordings: dict[str, int] = {}
+        self._compared: tuple[Array, Indices, Array] | None = None
+
+    @cached_property
+    def _known(self) -> Hashes:
+        """Only what held-out rows have too is kept of the others."""
+        return Hashes(self._held_out.flat()[2])
 
     @cached_property
     def _train(self) -> _Rows:
-        """Only what held-out rows have too is kept of the training rows."""
-        return _Rows(Hashes(self._held_out.flat()[2]))
+        return _Rows(self._known)
 
     def hold_out(self, row: dict[str, Any]) -> None:
         """Take in a held-out row."""
@@ -113,39 +118,64 @@ class Passages:
     def forget(self, ids: Collection[str]) -> None:
         """Leave these training rows out again."""
         self._train.forget(ids)
+        self._compared = None
 
     def _add(self, rows: _Rows, row: dict[str, Any]) -> None:
+        self._compared = None
         messages = row["prompt"]
         if row.get("turn"):  # what a conversation is about is in its first message; the turns between are rows too
             messages = [messages[0], messages[-1]]
         text = normalise("\n".join(message["content"] for message in messages))
         rows.add(row["id"], self._wordings.setdefault(row["template"], len(self._wordings)), text)
 
-    def leaks(self, least_share: float = LEAST_SHARE) -> list[Leak]:
-        """The pairs of a training row and a held-out row whose passage it has, worst first.
+    def leaks(self) -> list[Leak]:
+        """The pairs of a training row and a held-out row whose passage it has, worst first."""
+        return self._leaks(self._train, LEAST_SHARE)
 
-        With a `least_share` of 0 `LEAST_SHARED` n-grams are enough, however long the passage is.
+    def leaking(self, texts: Sequence[str]) -> set[int]:
+        """The places of those texts, of no set and in nobody's wording, that share a passage with a held-out row.
+
+        `LEAST_SHARED` n-grams are enough, however long the passage is.
         """
-        held_row, held, held_alike = self._held_out.flat()
-        train_row, train, train_alike = self._train.flat()
-        wording = self._wording_ngrams()
-        compared = ~_among(held_alike, wording)
-        held_row, held = held_row[compared], held[compared]
+        rows = _Rows(self._known)
+        for place, text in enumerate(texts):
+            rows.add(str(place), -1, normalise(text))
+        found: set[str] = set()
+        while names := {leak.train for leak in self._leaks(rows, 0)}:
+            rows.forget(names)
+            found |= names
+        return set(map(int, found))
+
+    def _held_out_compared(self) -> tuple[Array, Indices, Array]:
+        """The wordings' own n-grams, and row and hash of every other n-gram of the held-out rows."""
+        if self._compared is None:
+            wording = self._wording_ngrams()
+            row, exact, alike = self._held_out.flat()
+            compared = ~_among(alike, wording)
+            self._compared = wording, row[compared], exact[compared]
+        return self._compared
+
+    def _leaks(self, rows: _Rows, least_share: float) -> list[Leak]:
+        wording, held_row, held = self._held_out_compared()
+        train_row, train, train_alike = rows.flat()
         compared = ~_among(train_alike, wording)
         train_row, train = train_row[compared], train[compared]
+        per_row = np.bincount(held_row, minlength=len(self._held_out.ids))
+        shared_too = _among(held, np.unique(train))
+        held_row, held = held_row[shared_too], held[shared_too]
         order = np.argsort(train, kind="stable")
         train_row, train = train_row[order], train[order]
         first = np.searchsorted(train, held)
         places = np.minimum(np.searchsorted(train, held, side="right") - first, MOST_PLACES)
         within = np.arange(places.sum()) - np.repeat(np.cumsum(places) - places, places)
         pairs, shared = np.unique(
-            np.repeat(held_row, places) * len(self._train.ids) + train_row[np.repeat(first, places) + within],
+            np.repeat(held_row, places) * len(rows.ids) + train_row[np.repeat(first, places) + within],
             return_counts=True,
         )
-        row, other = np.divmod(pairs, max(len(self._train.ids), 1))
-        share = shared / np.bincount(held_row, minlength=len(self._held_out.ids))[row]
+        row, other = np.divmod(pairs, max(len(rows.ids), 1))
+        share = shared / per_row[row]
         found = [
-            Leak(self._train.ids[other[i]], self._held_out.ids[row[i]], float(share[i]))
+            Leak(rows.ids[other[i]], self._held_out.ids[row[i]], float(share[i]))
             for i in np.flatnonzero((shared >= LEAST_SHARED) & (share > least_share)).tolist()
         ]
         return sorted(found, key=lambda leak: (-leak.share, leak.train, leak.held_out))
