@@ -76,6 +76,17 @@ def as_json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """A file's JSON object. Raises `UserError` if it holds none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); train the adapter again") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: is no JSON object; train the adapter again")
+    return found
+
+
 def adapter_files(folder: Path, base: str, revision: str | None, tokenizer_from: Path | None = None) -> Files:
     """An adapter's own files as they go out: its config names the base that a reader can load, pinned.
 
@@ -90,10 +101,10 @@ def adapter_files(folder: Path, base: str, revision: str | None, tokenizer_from:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name} there; give the output folder of a recipe")
         files[name] = folder / name
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = read_object(folder / CONFIG)
     files[CONFIG] = as_json(portable(config) | {"base_model_name_or_path": base, "revision": revision})
     if "tokenizer_config.json" in files:
-        settings = json.loads(cast(Path, files["tokenizer_config.json"]).read_text(encoding="utf-8"))
+        settings = read_object(cast(Path, files["tokenizer_config.json"]))
         if settings.pop("name_or_path", None) is not None:  # where it was loaded from
             files["tokenizer_config.json"] = as_json(settings)
     return files
