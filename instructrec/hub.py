@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from glob import escape
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -61,7 +62,8 @@ def check_card(kind: Kind, files: Files, hub: Hub | None) -> None:
             if hub is not None:
                 card.validate()
         except ValueError as error:
-            raise UserError(f"the card is refused: {_line(str(error))}; choose another --licence") from None
+            mend = "choose another --licence" if kind == "model" else "mend the licence's `hub` in --licences"
+            raise UserError(f"the card is refused: {_line(str(error))}; {mend}") from None
 
     hub.ask(check) if hub else check()
 
@@ -183,7 +185,7 @@ class Hub:
                 repo_type=self.kind,
                 revision=revision,
                 local_dir=into,
-                allow_patterns=paths,
+                allow_patterns=[escape(path) for path in paths],
                 token=self.token,
             )
         )

@@ -31,6 +31,8 @@ SET_FILES = (*(f"{split}/*.parquet" for split in SPLITS), "manifest.json", CARD,
 """All that is ever in the repository of an instruction set. What gates rejected stays here."""
 
 _PLACE = re.compile(r"(?:/|~|\.\./|[A-Za-z]:[\\/]|\\\\)[^\n]*\Z")
+_HOME = re.compile(r"(?<!\w)/(?:home|Users)/[^\s\"'`,;\])}]+")
+"""A place in somebody's home, within a text."""
 
 
 def on_list(path: str, patterns: tuple[str, ...]) -> bool:
@@ -59,7 +61,7 @@ def portable(value: Any) -> Any:
 def _without_place(text: str) -> str:
     flag, equals, given = text.partition("=") if text.startswith("--") else ("", "", text)
     if not _PLACE.match(given):
-        return text
+        return _HOME.sub(lambda place: place[0].rstrip("/").rpartition("/")[2], text)
     return flag + equals + (re.split(r"[\\/]", given.rstrip("\\/"))[-1] or given)
 
 

@@ -270,6 +270,8 @@ class TestSecrets:
         assert portable(
             {"/home/jane/a": ["--x=/home/jane/b", "~/c/d", "../../e", r"C:\jane\f", "g/h", "a=/i", "/"]}
         ) == {"a": ["--x=b", "d", "e", "f", "g/h", "a=/i", "/"]}
+        assert portable("{name: /home/jane/set, from: file:///Users/jane/b}") == "{name: set, from: file://b}"
+        assert portable("https://example.org/home/page") == "https://example.org/home/page"
 
 
 def with_metadata(key: str, text: str) -> bytes:
@@ -707,6 +709,13 @@ class TestSets:
         done = publish(hub, folder, "--dataset", "--licences", str(table), "--dry-run")
         assert_one_line_error(done, f"row {rows[3]['id']}", "an e-mail address", "--personal-data mask")
         assert "jane.roe" not in done.stderr
+
+    def test_a_licence_that_the_hub_does_not_know(self, hub, folder, tmp_path):
+        table = tmp_path / "licences.yaml"
+        table.write_text("unknown: {publish: true, hub: my-own}\n")
+        done = publish(hub, folder, "--dataset", "--licences", str(table))
+        assert_one_line_error(done, "license my-own", "--licences")
+        assert ("dataset", "ada/tuned") not in hub.repos
 
     def test_a_set_without_a_card_stays(self, hub, folder, tmp_path):
         table = tmp_path / "licences.yaml"
