@@ -86,6 +86,8 @@ class Hub:
         token = get_token()
         if token is None:
             raise UserError(f"publish: there is no token; {_LOG_IN}")
+        if not token.isascii():
+            raise UserError(f"publish: the token holds characters that no token has; {_LOG_IN}")
         self.token = token
         self._api = HfApi(token=token, library_name="instructrec")
         who = self.ask(self._api.whoami, waits=WAITS[:2])  # where nobody is there, this is soon told

@@ -171,13 +171,15 @@ def _adapter(config: Mapping[str, Any]) -> dict[str, Any]:
     kind = "DoRA" if config.get("use_dora") else "rsLoRA" if config.get("use_rslora") else "LoRA"
     targets = config.get("target_modules") or []
     if not isinstance(targets, str):
-        targets = ", ".join(sorted({target.rpartition(".")[2] for target in targets}))
+        names = {*targets, *(config.get("target_parameters") or ())}
+        targets = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
     return {
         "kind": kind,
         "rank": config.get("r"),
         "alpha": config.get("lora_alpha"),
         "dropout": config.get("lora_dropout"),
         "modules": targets,
+        "whole": ", ".join(config.get("modules_to_save") or ()),
     }
 
 

@@ -116,6 +116,7 @@ def publish_adapter(
     for publication in publications:
         check_card("model", publication.files, hub)
     if card is not None:
+        card.parent.mkdir(parents=True, exist_ok=True)
         write_text(card, cast(bytes, publications[0].files[CARD]).decode())
     if hub is None:
         if name != EMBEDDED:

@@ -124,8 +124,8 @@ def publish(hub: LoopbackHub, folder: Path, *flags: str, token: str | None = "hf
 
 
 def publish_dry(folder: Path, **environment: str):
-    """A dry run that writes the card beside the folder."""
-    flags = ["--repo", "ada/tuned", "--dry-run", "--card", str(folder.parent / "card.md")]
+    """A dry run that writes the card into a new folder beside the adapter's."""
+    flags = ["--repo", "ada/tuned", "--dry-run", "--card", str(folder.parent / "cards" / "card.md")]
     return cli("publish", str(folder), *flags, **environment)
 
 
@@ -138,7 +138,7 @@ class TestWhatGoesOut:
     def test_a_dry_run_lists_every_file_with_its_size_and_asks_nobody(self, adapter):
         done = publish_dry(adapter, HF_ENDPOINT="http://127.0.0.1:9")
         assert done.returncode == 0, done.stderr
-        assert (adapter.parent / "card.md").read_text().startswith("---\n")
+        assert (adapter.parent / "cards" / "card.md").read_text().startswith("---\n")
         sizes = {name: int(n.replace(",", "")) for n, name in re.findall(r"^ *([\d,]+)  (\S+)$", done.stdout, re.M)}
         assert sizes.keys() == GOES_OUT
         for name in ("adapter_model.safetensors", "tokenizer.json", "chat_template.jinja"):
@@ -325,6 +325,7 @@ class TestRefusals:
             ("hf_reader", "ada/tuned", ["may only read", "HF_TOKEN"]),
             ("hf_writer", "bob/tuned", ["bob/tuned", "403"]),
             ("", "ada/tuned", ["no token", "hf auth login"]),
+            ("hf_wr…", "ada/tuned", ["characters that no token has"]),
         ],
     )
     def test_without_the_right_to_write(self, hub, adapter, token, name, parts):
@@ -518,16 +519,19 @@ class TestTheCard:
             "adapters": [{"name": "/home/jane/a", "sha256": {}, "lineage": one} for one in (first, second)],
             "output": {"model.safetensors": "5" * 64},
         }
+        config = json.loads((adapter / "adapter_config.json").read_text())
+        config |= {"target_parameters": ["mlp.experts.down_proj"], "modules_to_save": ["embed_tokens"]}
+        write_json(adapter / "adapter_config.json", config)
         write_json(
             adapter / "lineage.json", last | {"parent": merged, "command": ["sft.py", "--run_name", "two words"]}
         )
         done = publish_dry(adapter)
         assert done.returncode == 0, done.stderr
-        card = (adapter.parent / "card.md").read_text()
+        card = (adapter.parent / "cards" / "card.md").read_text()
         rows = re.findall(r"^\| (sft|merge) \| (\S+)T", card, re.MULTILINE)
         assert rows == [("sft", "2026-11-20"), ("sft", "2026-11-21"), ("merge", "2026-11-21"), ("sft", "2026-11-22")]
         assert "- **notes** (sft), fingerprint `7777777777777777777…`" in card and "/home/jane" not in card
-        assert "sft.py --run_name 'two words'" in card
+        assert "sft.py --run_name 'two words'" in card and "on down_proj, q_proj, with all of embed_tokens" in card
 
     def test_its_licence_can_be_chosen(self, hub, adapter):
         assert publish(hub, adapter, "--files-only", "--licence", "apache-2.0").returncode == 0
