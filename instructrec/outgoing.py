@@ -17,8 +17,9 @@ Files = dict[str, Path | bytes]
 CONFIG, WEIGHTS, CARD, LINEAGE = "adapter_config.json", "adapter_model.safetensors", "README.md", "lineage.json"
 EVALUATION = "evaluation"
 
+TOKENIZER = "tokenizer_config.json"
 TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
+    *("tokenizer.json", TOKENIZER, "special_tokens_map.json", "added_tokens.json", "vocab.json"),
     *("vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja"),
     "additional_chat_templates/*.jinja",
 )
@@ -96,7 +97,7 @@ def adapter_files(folder: Path, base: str, revision: str | None, tokenizer_from:
         tokenizer_from: where the tokenizer is, if not in `folder`.
 
     Raises:
-        UserError: the folder holds no adapter in safetensors.
+        UserError: the folder holds no adapter in safetensors, or no tokenizer.
     """
     files = collect(tokenizer_from or folder, TOKENIZER_FILES)
     for name in (CONFIG, WEIGHTS):
@@ -105,10 +106,13 @@ def adapter_files(folder: Path, base: str, revision: str | None, tokenizer_from:
         files[name] = folder / name
     config = read_object(folder / CONFIG)
     files[CONFIG] = as_json(portable(config) | {"base_model_name_or_path": base, "revision": revision})
-    if "tokenizer_config.json" in files:
-        settings = read_object(cast(Path, files["tokenizer_config.json"]))
-        if settings.pop("name_or_path", None) is not None:  # where it was loaded from
-            files["tokenizer_config.json"] = as_json(settings)
+    if TOKENIZER not in files:
+        raise UserError(
+            f"{folder}: no {TOKENIZER} there, without which readers have no chat template; train with a recipe"
+        )
+    settings = read_object(cast(Path, files[TOKENIZER]))
+    if settings.pop("name_or_path", None) is not None:  # where it was loaded from
+        files[TOKENIZER] = as_json(settings)
     return files
 
 

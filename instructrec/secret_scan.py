@@ -149,8 +149,9 @@ def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
         value = _Pairs(value.items())
     if isinstance(value, _Pairs):
         for name, inner in value:
-            # Where a finding is must not be told by its own text.
-            place = f"{key}.{name}".lstrip(".") if len(name) < _LEAST else key
+            # Where a finding is must not be told by its own text: no address, number or key is as short and plain.
+            plain = len(name) < _LEAST and name.replace("-", "_").isidentifier()
+            place = f"{key}.{name}".lstrip(".") if plain else key
             if isinstance(inner, str):
                 yield place, f"{name}: {inner}"
             else:

@@ -310,6 +310,12 @@ def test_where_a_secret_can_hide(name, data, found):
     assert not any(hidden in leak for leak in leaks for hidden in (SECRET, ADDRESS, "brief-one"))
 
 
+@pytest.mark.parametrize("key", ["j.roe@example.org", "+44 20 7946 0958"])
+def test_a_finding_is_not_told_as_its_own_place(key):
+    (leak,) = scan("a.json", json.dumps({"run": {key: "x"}}).encode(), EVERYTHING)
+    assert leak.place == "key run"
+
+
 def test_weights_and_a_vocabulary_are_no_secrets():
     drawn = np.random.default_rng(0).standard_normal(300_000).astype(np.float16)
     assert not list(scan("w.safetensors", save({"w": drawn}, metadata={"format": "pt"}), EVERYTHING))
@@ -385,6 +391,10 @@ class TestRefusals:
     def test_a_damaged_file(self, hub, adapter, place, text):
         (adapter / place).write_text(text)
         assert_one_line_error(publish(hub, adapter, "--dry-run"), place, str(adapter))
+
+    def test_an_adapter_without_its_tokenizer(self, hub, adapter):
+        (adapter / "tokenizer_config.json").unlink()
+        assert_one_line_error(publish(hub, adapter, "--dry-run"), "no tokenizer_config.json", "chat template")
 
     def test_a_damaged_checkpoint(self, hub, adapter):
         (adapter / "checkpoint-2" / "trainer_state.json").write_text('{"global_')
