@@ -26,7 +26,7 @@ from rich.text import Text
 from instructrec.core.errors import UserError, nearest
 from instructrec.models import (
     EMBEDDED,
-    base_of,
+    adapter_config,
     load_model,
     load_tokenizer,
     resolve_model,
@@ -54,7 +54,7 @@ class Voice:
         name: the adapter's, or the model's where it has none.
         adapter: what PEFT calls it; null for a model without an adapter.
         tokenizer: with the chat template that the adapter was trained in.
-        history: the messages of the conversation, without the system prompt.
+        history: the messages of the conversation, without the chat's system prompt.
     """
 
     name: str
@@ -171,12 +171,15 @@ class Chat:
 
         What cannot be asked is told on the screen.
         """
-        system = [{"role": "system", "content": self.system}] if self.system else []
+        # A suite's item may have a system message of its own, which stays in front whatever is forgotten.
+        given = [message for message in conversation if message["role"] == "system"]
+        turns = [message for message in conversation if message["role"] != "system"]
+        system = given or ([{"role": "system", "content": self.system}] if self.system else [])
         dropped = 0
         while True:
             try:
                 inputs = voice.tokenizer.apply_chat_template(
-                    system + conversation[dropped:], add_generation_prompt=True, return_tensors="pt", return_dict=True
+                    system + turns[dropped:], add_generation_prompt=True, return_tensors="pt", return_dict=True
                 )
             except TemplateError as error:
                 self._note(f"the chat template refuses this conversation ({error})")
@@ -184,12 +187,12 @@ class Chat:
             if self.context is None or inputs["input_ids"].shape[1] + self.limit <= self.context:
                 break
             dropped += 2  # a message and its reply
-            if dropped >= len(conversation):
+            if dropped >= len(turns):
                 self._note(f"too long: message and reply must fit into {self.context} tokens; see --max-new-tokens")
                 return None
         if dropped:
             self._note(f"the context is full: the first {dropped} messages are forgotten")
-        return conversation[dropped:], inputs.to(self.model.device)
+        return given + turns[dropped:], inputs.to(self.model.device)
 
     def _reply(self, voice: Voice, inputs: Any) -> str:
         """Stream a reply to the terminal and return it; Ctrl-C ends it where it is."""
@@ -247,15 +250,17 @@ def chat(
     Raises:
         UserError: model or adapter is not there, or the adapters are of different bases.
     """
-    bases = [base_of(adapter) for adapter in adapters]
+    configs = [adapter_config(adapter) for adapter in adapters]
+    bases = [config["base_model_name_or_path"] for config in configs]
     for adapter, base in zip(adapters, bases, strict=True):
         if name is None and base != bases[0]:
             raise UserError(
                 f"adapter {str(adapter)!r} belongs to {base!r} and {str(adapters[0])!r} to {bases[0]!r}; chat with "
                 "adapters of one base, or give it as --model_name_or_path"
             )
+    revision = configs[0].get("revision") if configs and name in (None, bases[0]) else None
     name = name or next(filter(None, bases), EMBEDDED)
-    folder = resolve_model(name)
+    folder = resolve_model(name, revision)
 
     from instructrec.runtime import quiet
 

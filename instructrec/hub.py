@@ -1,7 +1,8 @@
 """One repository of a Hub: created, filled and read back, steadily, with every failure in one line.
 
-The Hub client sends a file again when the connection breaks, but a repository's creation and a commit only once; here
-every step is repeated. A file that has arrived is not sent again, so that the same command goes on where one was cut.
+The Hub client sends a file again when the connection breaks, but a repository's creation and a commit only once, and
+waits for an answer for ever; here every step ends and is repeated. A file that has arrived is not sent again, so that
+the same command goes on where one was cut.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from glob import escape
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,22 +24,29 @@ T = TypeVar("T")
 WAITS = (1.0, 2.0, 4.0, 8.0)
 """Seconds before each repetition of a step that failed for a reason that may pass."""
 
+PATIENCE = 300.0
+"""Seconds without a byte after which a connection counts as broken; a large commit is silent for a while."""
+
 TRANSIENT = (408, 429, 500, 502, 503, 504)
 """Such reasons, as HTTP says them; a broken connection is another."""
 
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token with the right to write"
 
 
-def check_name(repo: str) -> None:
-    """Raise `UserError` unless `repo` is a name that the Hub takes."""
+def check_name(repo: str, flag: str = "--repo", owned: bool = True) -> None:
+    """Raise `UserError` that names the flag unless `repo` is a name that the Hub takes.
+
+    Args:
+        owned: it must tell an owner, as all new names do.
+    """
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise UserError(f"--repo {repo!r}: {str(error).split(':')[0].rstrip('.')}; give USER/NAME") from None
-    if "/" not in repo:
-        raise UserError(f"--repo {repo!r}: must be USER/NAME")
+        raise UserError(f"{flag} {repo!r}: {str(error).split(':')[0].rstrip('.')}; give USER/NAME") from None
+    if owned and "/" not in repo:
+        raise UserError(f"{flag} {repo!r}: must be USER/NAME")
 
 
 def check_card(kind: Kind, files: Files, hub: Hub | None) -> None:
@@ -53,7 +62,8 @@ def check_card(kind: Kind, files: Files, hub: Hub | None) -> None:
             if hub is not None:
                 card.validate()
         except ValueError as error:
-            raise UserError(f"the card is refused: {_line(str(error))}; choose another --licence") from None
+            mend = "choose another --licence" if kind == "model" else "mend the licence's `hub` in --licences"
+            raise UserError(f"the card is refused: {_line(str(error))}; {mend}") from None
 
     hub.ask(check) if hub else check()
 
@@ -66,18 +76,21 @@ class Hub:
     """
 
     def __init__(self, repo: str, kind: Kind) -> None:
-        from huggingface_hub import HfApi, get_token
+        from huggingface_hub import HfApi, get_token, set_client_factory
         from huggingface_hub.utils import disable_progress_bars, logging
 
+        set_client_factory(_patient_client)
         disable_progress_bars()
         logging.set_verbosity_error()  # its warnings name places to upload to, which are signed
         self.repo, self.kind = repo, kind
         token = get_token()
         if token is None:
             raise UserError(f"publish: there is no token; {_LOG_IN}")
+        if not token.isascii():
+            raise UserError(f"publish: the token holds characters that no token has; {_LOG_IN}")
         self.token = token
         self._api = HfApi(token=token, library_name="instructrec")
-        who = self.ask(self._api.whoami, waits=())
+        who = self.ask(self._api.whoami, waits=WAITS[:2])  # where nobody is there, this is soon told
         if ((who.get("auth") or {}).get("accessToken") or {}).get("role") == "read":
             raise UserError(f"publish: the token of {who['name']} may only read; {_LOG_IN}")
 
@@ -92,27 +105,19 @@ class Hub:
         Raises:
             UserError: it is there and public, and was asked to be private; or the name is that of another kind.
         """
-        from huggingface_hub.errors import HfHubHTTPError
+        from huggingface_hub.errors import RepositoryNotFoundError
 
-        def create() -> None:
+        def create() -> bool:
+            self._api.create_repo(self.repo, repo_type=self.kind, private=private or None, exist_ok=True)
             try:
-                self._api.create_repo(self.repo, repo_type=self.kind, private=private or None)
-            except HfHubHTTPError as error:
-                if error.response.status_code not in (403, 409):  # it may be there, and ours to write to
-                    raise
-                try:
-                    self._info()
-                except HfHubHTTPError as missing:
-                    if missing.response.status_code not in (401, 403, 404) or error.response.status_code == 403:
-                        raise error from None
-                    other = "an instruction set (--dataset)" if self.kind == "model" else "a model"
-                    raise UserError(
-                        f"--repo {self.repo}: exists, but not as a {self.kind} (409); choose another name, or publish "
-                        f"{other} there"
-                    ) from None
+                return bool(self._info().private)
+            except RepositoryNotFoundError:
+                raise UserError(
+                    f"--repo {self.repo}: the name is taken (409), but not by a {self.kind} that you may see; choose "
+                    "another name"
+                ) from None
 
-        self.ask(create)
-        is_private = bool(self.ask(self._info).private)
+        is_private = self.ask(create)
         if private and not is_private:
             raise UserError(
                 f"--private: {self.repo} exists and is public; make it private in its settings or choose another name"
@@ -120,7 +125,7 @@ class Hub:
         return is_private
 
     def _info(self, revision: str | None = None) -> Any:
-        return self._api.repo_info(self.repo, repo_type=self.kind, revision=revision)
+        return self._api.repo_info(self.repo, repo_type=self.kind, revision=revision, timeout=PATIENCE)
 
     def upload(self, files: Files, patterns: tuple[str, ...], message: str, branch: str | None = None) -> str:
         """Commit files and return the commit's id.
@@ -140,10 +145,15 @@ class Hub:
             self.ask(lambda: self._api.create_branch(self.repo, repo_type=self.kind, branch=branch, exist_ok=True))
         for addition in additions:
             self.ask(partial(self._api.preupload_lfs_files, additions=[addition], free_memory=False, **place))
-        there = [sibling.rfilename for sibling in self.ask(lambda: self._info(branch)).siblings]
-        stale = [path for path in there if on_list(path, patterns) and path not in files]
-        changes: list[Any] = [*additions, *map(CommitOperationDelete, stale)]
-        return self.ask(lambda: self._api.create_commit(operations=changes, commit_message=message, **place)).oid
+
+        def commit() -> str:
+            # Asked before each try: a commit whose answer was lost has deleted them.
+            there = [sibling.rfilename for sibling in self._info(branch).siblings]
+            stale = [path for path in there if on_list(path, patterns) and path not in files]
+            changes: list[Any] = [*additions, *map(CommitOperationDelete, stale)]
+            return self._api.create_commit(operations=changes, commit_message=message, **place).oid
+
+        return self.ask(commit)
 
     def read_back(self, commit: str, files: Files, into: Path) -> None:
         """Download what a commit has of `files` and compare every byte.
@@ -177,7 +187,7 @@ class Hub:
                 repo_type=self.kind,
                 revision=revision,
                 local_dir=into,
-                allow_patterns=paths,
+                allow_patterns=[escape(path) for path in paths],
                 token=self.token,
             )
         )
@@ -185,7 +195,8 @@ class Hub:
     def model(self, name: str, revision: str | None) -> Any:
         """What the Hub says of a model and its files. Raises `UserError` where it has none of that name."""
         return self.ask(
-            lambda: self._api.model_info(name, revision=revision, files_metadata=True), about=f"base model {name}"
+            lambda: self._api.model_info(name, revision=revision, files_metadata=True, timeout=PATIENCE),
+            about=f"base model {name}",
         )
 
     def ask(self, call: Callable[[], T], waits: tuple[float, ...] = WAITS, about: str = "") -> T:
@@ -203,6 +214,15 @@ class Hub:
                     raise explained(cause, about or self.repo) from None
                 time.sleep(wait)
         raise AssertionError
+
+
+def _patient_client() -> Any:
+    """The Hub client's own connection, which gives up where nothing moves."""
+    from huggingface_hub.utils._http import default_client_factory
+
+    client = default_client_factory()
+    client.timeout = PATIENCE
+    return client
 
 
 def _cause(error: BaseException) -> BaseException:

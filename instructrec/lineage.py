@@ -106,6 +106,24 @@ def read_lineage(folder: Path) -> Lineage | None:
         raise UserError(f"{path}: not JSON ({error})") from None
 
 
+def ancestry(lineage: Lineage | None) -> list[Lineage]:
+    """A lineage after those of all that it was made from by training or merging, the oldest first, each once."""
+    found: list[Lineage] = []
+
+    def visit(current: Any) -> None:
+        if not current or current in found:
+            return
+        # A merge lists its adapters in the order of their training; an evaluation names them.
+        adapters = current["inputs"].get("adapters") or []
+        for adapter in adapters.values() if isinstance(adapters, dict) else adapters:
+            visit(adapter.get("lineage"))
+        visit(current.get("parent"))
+        found.append(current)
+
+    visit(lineage)
+    return found
+
+
 def weights_sha256(folder: Path) -> dict[str, str]:
     """File name → SHA-256 of every safetensors file of a model or adapter folder."""
     return {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))}

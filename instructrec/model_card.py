@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from instructrec.core.schema import TEST_TASKS, Lineage, Suite
+from instructrec.lineage import ancestry
 from instructrec.models import EMBEDDED, GGUF, WHEEL
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of training, as its lineage tells it."""
+    """One stage of training, or a merge of what was trained, as its lineage tells it."""
 
     name: str
     started: str
@@ -55,33 +57,24 @@ class Stage:
 def stages(lineage: Lineage) -> list[Stage]:
     """The stages that led to an adapter, the first of them first."""
     found: list[Stage] = []
-    current: Mapping[str, Any] | None = lineage
-    while current is not None:
-        training = current.get("training") or {}
-        weights = next(iter((current["inputs"].get("output") or {}).values()), "") if training else ""
-        if training:
-            loss = training.get("loss")
-            found.append(
-                Stage(
-                    current["stage"], current["started"], training.get("steps"), training.get("tokens"), loss, weights
-                )
-            )
-        current = current.get("parent")
-    return found[::-1]
+    for one in ancestry(lineage):
+        training = one.get("training") or {}
+        if training or one["stage"] == "merge":
+            weights = next(iter((one["inputs"].get("output") or {}).values()), "")
+            steps, tokens, loss = (training.get(key) for key in ("steps", "tokens", "loss"))
+            found.append(Stage(one["stage"], one["started"], steps, tokens, loss, weights))
+    return found
 
 
 def training_data(lineage: Lineage) -> list[dict[str, Any]]:
     """What each stage was trained on: `name`, `fingerprint`, and where known `lineage` and the `set` within it."""
     found = []
-    current: Mapping[str, Any] | None = lineage
-    while current is not None:
-        inputs = current["inputs"]
-        for part in inputs.get("mixture") or [inputs.get("dataset")]:
+    for one in ancestry(lineage):
+        for part in one["inputs"].get("mixture") or [one["inputs"].get("dataset")]:
             if part:
                 built = (part.get("lineage") or {}).get("inputs") or {}
-                found.append({**part, "stage": current["stage"], "set": built.get("set")})
-        current = current.get("parent")
-    return found[::-1]
+                found.append({**part, "stage": one["stage"], "set": built.get("set")})
+    return found
 
 
 def render(
@@ -145,6 +138,7 @@ def render(
         data=data,
         sets=sets,
         languages=languages,
+        command=shlex.join(lineage["command"]),
         hyperparameters={key: value for key, value in sorted(lineage["config"].items()) if key not in _ELSEWHERE},
         tables=list(_tables(evaluated)) if evaluated else [],
         settings=evaluated.settings if evaluated else None,
@@ -177,13 +171,15 @@ def _adapter(config: Mapping[str, Any]) -> dict[str, Any]:
     kind = "DoRA" if config.get("use_dora") else "rsLoRA" if config.get("use_rslora") else "LoRA"
     targets = config.get("target_modules") or []
     if not isinstance(targets, str):
-        targets = ", ".join(sorted({target.rpartition(".")[2] for target in targets}))
+        names = {*targets, *(config.get("target_parameters") or ())}
+        targets = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
     return {
         "kind": kind,
         "rank": config.get("r"),
         "alpha": config.get("lora_alpha"),
         "dropout": config.get("lora_dropout"),
         "modules": targets,
+        "whole": ", ".join(config.get("modules_to_save") or ()),
     }
 
 

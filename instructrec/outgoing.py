@@ -17,8 +17,9 @@ Files = dict[str, Path | bytes]
 CONFIG, WEIGHTS, CARD, LINEAGE = "adapter_config.json", "adapter_model.safetensors", "README.md", "lineage.json"
 EVALUATION = "evaluation"
 
+TOKENIZER = "tokenizer_config.json"
 TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
+    *("tokenizer.json", TOKENIZER, "special_tokens_map.json", "added_tokens.json", "vocab.json"),
     *("vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja"),
     "additional_chat_templates/*.jinja",
 )
@@ -31,6 +32,8 @@ SET_FILES = (*(f"{split}/*.parquet" for split in SPLITS), "manifest.json", CARD,
 """All that is ever in the repository of an instruction set. What gates rejected stays here."""
 
 _PLACE = re.compile(r"(?:/|~|\.\./|[A-Za-z]:[\\/]|\\\\)[^\n]*\Z")
+_HOME = re.compile(r"(?<!\w)/(?:home|Users)/[^\s\"'`,;\])}]+")
+"""A place in somebody's home, within a text."""
 
 
 def on_list(path: str, patterns: tuple[str, ...]) -> bool:
@@ -59,7 +62,7 @@ def portable(value: Any) -> Any:
 def _without_place(text: str) -> str:
     flag, equals, given = text.partition("=") if text.startswith("--") else ("", "", text)
     if not _PLACE.match(given):
-        return text
+        return _HOME.sub(lambda place: place[0].rstrip("/").rpartition("/")[2], text)
     return flag + equals + (re.split(r"[\\/]", given.rstrip("\\/"))[-1] or given)
 
 
@@ -76,6 +79,17 @@ def as_json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """A file's JSON object. Raises `UserError` if it holds none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); train the adapter again") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: is no JSON object; train the adapter again")
+    return found
+
+
 def adapter_files(folder: Path, base: str, revision: str | None, tokenizer_from: Path | None = None) -> Files:
     """An adapter's own files as they go out: its config names the base that a reader can load, pinned.
 
@@ -83,19 +97,22 @@ def adapter_files(folder: Path, base: str, revision: str | None, tokenizer_from:
         tokenizer_from: where the tokenizer is, if not in `folder`.
 
     Raises:
-        UserError: the folder holds no adapter in safetensors.
+        UserError: the folder holds no adapter in safetensors, or no tokenizer.
     """
     files = collect(tokenizer_from or folder, TOKENIZER_FILES)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name} there; give the output folder of a recipe")
         files[name] = folder / name
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = read_object(folder / CONFIG)
     files[CONFIG] = as_json(portable(config) | {"base_model_name_or_path": base, "revision": revision})
-    if "tokenizer_config.json" in files:
-        settings = json.loads(cast(Path, files["tokenizer_config.json"]).read_text(encoding="utf-8"))
-        if settings.pop("name_or_path", None) is not None:  # where it was loaded from
-            files["tokenizer_config.json"] = as_json(settings)
+    if TOKENIZER not in files:
+        raise UserError(
+            f"{folder}: no {TOKENIZER} there, without which readers have no chat template; train with a recipe"
+        )
+    settings = read_object(cast(Path, files[TOKENIZER]))
+    if settings.pop("name_or_path", None) is not None:  # where it was loaded from
+        files[TOKENIZER] = as_json(settings)
     return files
 
 

@@ -30,6 +30,7 @@ from instructrec.outgoing import (
     collect,
     portable,
     portable_lineage,
+    read_object,
     size,
 )
 from instructrec.secret_scan import EVERYTHING, SECRETS, Leak, refuse, scan
@@ -89,10 +90,14 @@ def publish_adapter(
     check_name(repo)
     if (folder / "manifest.json").is_file() and not (folder / CONFIG).is_file():
         raise UserError(f"{folder}: is an instruction set; give --dataset with it")
+    if (folder / "config.json").is_file() and not (folder / CONFIG).is_file():
+        raise UserError(f"{folder}: is a whole model; adapters and instruction sets are published")
     name, revision = _base_name(folder, base)
+    for dataset in trained_on:
+        check_name(dataset, "--trained-on")
     lineage = _lineage(folder)
     hub = None if dry_run else Hub(repo, "model")
-    known = [hub.token] if hub else []
+    known = _known(hub)
     _refuse_secrets(folder, known)
     found = _checked_base(hub, name, revision, lineage)
     if hub:
@@ -111,6 +116,7 @@ def publish_adapter(
     for publication in publications:
         check_card("model", publication.files, hub)
     if card is not None:
+        card.parent.mkdir(parents=True, exist_ok=True)
         write_text(card, cast(bytes, publications[0].files[CARD]).decode())
     if hub is None:
         if name != EMBEDDED:
@@ -152,9 +158,9 @@ def publish_set(
     files = collect(folder, SET_FILES)
     if (lineage := read_lineage(folder)) is not None:
         files[LINEAGE] = as_json(portable(lineage))
-    files[CARD] = _with_licence((folder / CARD).read_text(encoding="utf-8"), names).encode()
+    files[CARD] = _with_licence(folder / CARD, names).encode()
     hub = None if dry_run else Hub(repo, "dataset")
-    known = [hub.token] if hub else []
+    known = _known(hub)
     _refuse_secrets(folder, known, files)
     publication = Publication(files)
     _refuse_leaks([publication], known, "build the set again with --personal-data mask and the gate `privacy`")
@@ -172,16 +178,16 @@ def publish_set(
 def _base_name(folder: Path, base: str | None) -> tuple[str, str | None]:
     """The base's published name and revision. Raises `UserError` where only this machine has it."""
     trained = base_of(folder)
-    name, _, revision = (base or trained or "").partition("@")
+    name, _, revision = (trained or "" if base is None else base).partition("@")
     if name == EMBEDDED:
         return name, None
-    if Path(name).expanduser().is_dir() or name.count("/") > 1 or name.startswith(("/", ".", "~")):
-        if base is None:
-            raise UserError(
-                f"{folder}: was trained on {name!r}, which readers do not have; give --base OWNER/NAME[@REVISION], "
-                "where the Hub has the same weights"
-            )
-        raise UserError(f"--base {base!r}: must be OWNER/NAME or OWNER/NAME@REVISION")
+    local = name.startswith(("/", ".", "~")) or name.count("/") > 1 or Path(name).is_dir()
+    if base is None and local:
+        raise UserError(
+            f"{folder}: was trained on {trained!r}, which readers do not have; give --base OWNER/NAME[@REVISION], "
+            "where the Hub has the same weights"
+        )
+    check_name(name, "--base", owned=False)
     return name, revision or None
 
 
@@ -190,7 +196,7 @@ def _lineage(folder: Path) -> Lineage:
     lineage = read_lineage(folder)
     if lineage is None:
         raise UserError(f"{folder}: no lineage.json there, from which the card is made; train with a recipe")
-    if "model" not in lineage["inputs"]:
+    if not isinstance(lineage, dict) or "model" not in lineage.get("inputs", ()):
         raise UserError(f"{folder}: its lineage.json tells of no base model; train with a recipe")
     if weights_sha256(folder) != lineage["inputs"].get("output"):
         raise UserError(f"{folder}: its weights are not those that its lineage.json tells of; train it again")
@@ -281,12 +287,19 @@ def _adapter(
 
 def _lineage_of_checkpoint(lineage: Lineage, place: Path, step: int) -> Lineage:
     """The lineage of the run, cut at a checkpoint: its own weights, steps and tokens."""
-    state: dict[str, Any] = {}
-    if (place / "trainer_state.json").is_file():
-        state = json.loads((place / "trainer_state.json").read_text(encoding="utf-8"))
+    path = place / "trainer_state.json"
+    state: dict[str, Any] = read_object(path) if path.is_file() else {}
     training = (lineage["training"] or {}) | {"steps": step, "tokens": state.get("num_input_tokens_seen"), "loss": None}
     inputs = lineage["inputs"] | {"output": weights_sha256(place)}
     return cast(Lineage, {**lineage, "inputs": inputs, "training": training})
+
+
+def _known(hub: Hub | None) -> list[str]:
+    """The token in use, or the one that would be: no file may hold it, whatever it looks like."""
+    from huggingface_hub import get_token
+
+    token = hub.token if hub else get_token()
+    return [token] if token else []
 
 
 def _refuse_secrets(folder: Path, known: Sequence[str], files: Files | None = None) -> None:
@@ -304,10 +317,12 @@ def _refuse_secrets(folder: Path, known: Sequence[str], files: Files | None = No
 
 
 def _refuse_leaks(publications: Iterable[Publication], known: Sequence[str], mend: str) -> None:
-    leaks: list[Leak] = []
-    for publication in publications:
-        for path, content in publication.files.items():
-            leaks += scan(path, content, EVERYTHING, known)
+    leaks = [
+        leak
+        for publication in publications
+        for path, content in publication.files.items()
+        for leak in scan(path, content, EVERYTHING, known)
+    ]
     refuse(leaks, mend)
 
 
@@ -355,10 +370,15 @@ def _allowed_licences(folder: Path, extension: Path | None) -> list[str]:
     return hub_licences(counts, terms)
 
 
-def _with_licence(card: str, names: Sequence[str]) -> str:
-    """A set's card with its licences in the front matter."""
+def _with_licence(card: Path, names: Sequence[str]) -> str:
+    """A set's card with its licences in the front matter. Raises `UserError` if it is not there or not readable."""
     from huggingface_hub import DatasetCard
+    from yaml import YAMLError
 
-    found = DatasetCard(card)
+    try:
+        found = DatasetCard(card.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, YAMLError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{card}: not readable as the card of a set ({reason}); build the set again") from None
     found.data["license"] = names[0] if len(names) == 1 else list(names)
     return str(found)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from instructrec.core.errors import UserError
-from instructrec.models import load_model, load_tokenizer
+from instructrec.models import load_model, load_tokenizer, with_adapter
 
 QUESTIONS = (
     "Give this text a title: The lamp was lit at dusk, and the ships found their way into the harbour.",
@@ -28,28 +28,28 @@ def logit_difference(base: Path, dtype: str, local: Path, published: Path) -> fl
         local, published: folders of the copies, each with its tokenizer.
 
     Raises:
-        UserError: their tokenizers or chat templates make different tokens of the same question.
+        UserError: their tokenizers or chat templates make different tokens of the same question, or one of them does
+            not fit the base.
     """
     from instructrec.runtime import quiet, use_all_cores
 
     quiet()
     use_all_cores()
     import torch
-    from peft import PeftModel
 
     prompts = [_tokens(load_tokenizer(base, copy)) for copy in (local, published)]
     if prompts[0] != prompts[1]:
         raise UserError(f"{published}: its tokenizer or chat template makes other tokens than that of {local}")
-    model: Any = PeftModel.from_pretrained(load_model(base, dtype), str(local), adapter_name="local")
-    model.load_adapter(str(published), adapter_name="published")
-    model.eval()
+    model = with_adapter(load_model(base, dtype), local, "local")
+    model = with_adapter(model, published, "published")
 
     def logits(adapter: str, ids: list[int]) -> Any:
         model.set_adapter(adapter)
         with torch.no_grad():
             return model(input_ids=torch.tensor([ids], device=model.device)).logits.float()
 
-    return max(float((logits("local", ids) - logits("published", ids)).abs().max()) for ids in prompts[0])
+    differences = [(logits("local", ids) - logits("published", ids)).abs().max() for ids in prompts[0]]
+    return float(torch.stack(differences).max())  # NaN if any is; Python's `max` may pass over it
 
 
 def _tokens(tokenizer: Any) -> list[list[int]]:

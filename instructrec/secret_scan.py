@@ -1,12 +1,15 @@
 """Secrets and personal data in files that may leave this machine: found and named by place, never repeated.
 
 Text is searched by line, JSON by its texts (a vocabulary's neighbours are no sentence), Parquet by row, and anything
-else, such as pickles and optimizer states, by its runs of printable characters. A finding tells kind and place only.
+else, such as pickles and optimizer states, by its runs of printable characters; what is compressed, but for Parquet, is
+not unpacked. A finding tells kind and place only.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,7 +36,10 @@ _CHUNK, _OVERLAP = 1 << 22, 4096
 _LEAST = 20
 """Characters of the shortest secret."""
 
-_PRINTABLE = bytes(120 if 32 <= code < 127 else 10 for code in range(256))
+_PRINTABLE = bytes(120 if 32 <= code < 127 or code in b"\t\n\r" else 0 for code in range(256))
+"""x for what text has, line breaks (of a private key) among it."""
+
+_RUN = re.compile(rb"[\t\n\r -~]{%d,}" % _LEAST)
 
 _BETWEEN = "\n\x00\n"
 """Stands between texts that do not follow one another; no finding reaches across it."""
@@ -67,24 +73,47 @@ def scan(name: str, content: Path | bytes, kinds: Collection[str], known: Sequen
         content: the file, or its bytes.
         known: secrets that are looked for letter by letter, such as the token in use.
     """
+    for start, kind in _findings(name, kinds, known)[:1]:
+        yield Leak(name[:start].rpartition("/")[0] or "the folder", "the name of a file", kind)
+        return
     if name.endswith(".parquet"):
         yield from _scan_rows(name, content, kinds, known)
         return
+    if name.endswith(".safetensors") and (personal := set(kinds) - SECRETS):
+        yield from _scan_json(name, _header(content), personal, ())
     if isinstance(content, Path) and content.stat().st_size > 16 * _CHUNK:  # no text of ours is as large
         yield from _scan_binary(name, content, known)
         return
     data = content.read_bytes() if isinstance(content, Path) else content
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        text = "\x00"
-    if "\x00" in text:
+    text = _text(data)
+    if text is None:
         yield from _scan_binary(name, data, known)
     elif name.endswith(".json"):
         yield from _scan_json(name, text, kinds, known)
     else:
         for start, kind in _findings(text, kinds, known):
             yield Leak(name, f"line {text.count(chr(10), 0, start) + 1}", kind)
+
+
+def _text(data: bytes) -> str | None:
+    """A file's text in UTF-8, in UTF-16 as Windows marks it, or with one byte a letter; null for none."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        text = data.decode("utf-16", "replace")
+    else:
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            text = data.decode("latin-1")
+    return None if "\x00" in text else text
+
+
+def _header(content: Path | bytes) -> str:
+    """The JSON in front of the weights in safetensors, where metadata are."""
+    if isinstance(content, bytes):
+        return content[8 : 8 + int.from_bytes(content[:8], "little")].decode("utf-8", "replace")
+    with content.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return file.read(min(length, 16 * _CHUNK)).decode("utf-8", "replace")
 
 
 def _findings(text: str, kinds: Collection[str], known: Sequence[str]) -> list[tuple[int, str]]:
@@ -95,7 +124,7 @@ def _findings(text: str, kinds: Collection[str], known: Sequence[str]) -> list[t
 
 def _scan_json(name: str, text: str, kinds: Collection[str], known: Sequence[str]) -> Iterator[Leak]:
     try:
-        parts = list(_texts(json.loads(text), ""))
+        parts = list(_texts(json.loads(text, object_pairs_hook=_Pairs), ""))
     except (ValueError, RecursionError):
         parts = [("", text)]
     starts, place = [], 0
@@ -107,12 +136,22 @@ def _scan_json(name: str, text: str, kinds: Collection[str], known: Sequence[str
         yield Leak(name, f"key {key}" if key else "top level", kind)
 
 
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object as it is written: a key may be there twice."""
+
+
 def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
-    """(key, text) of every text of a JSON value. A text stands behind its key, which may tell that it is a secret."""
+    """(key, text) of every text of a value of JSON or of a row.
+
+    A text stands behind its key, which may tell that it is a secret. The text of bytes is their runs of characters.
+    """
     if isinstance(value, dict):
-        for name, inner in value.items():
-            # Where a finding is must not be told by its own text.
-            place = f"{key}.{name}".lstrip(".") if len(name) < _LEAST else key
+        value = _Pairs(value.items())
+    if isinstance(value, _Pairs):
+        for name, inner in value:
+            # Where a finding is must not be told by its own text: no address, number or key is as short and plain.
+            plain = len(name) < _LEAST and name.replace("-", "_").isidentifier()
+            place = f"{key}.{name}".lstrip(".") if plain else key
             if isinstance(inner, str):
                 yield place, f"{name}: {inner}"
             else:
@@ -123,18 +162,24 @@ def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
             yield from _texts(inner, f"{key}[{number}]")
     elif isinstance(value, str):
         yield key, value
+    elif isinstance(value, bytes):
+        yield key, "\n".join(run.decode("ascii") for run in _RUN.findall(value))
 
 
 def _scan_binary(name: str, content: Path | bytes, known: Sequence[str]) -> Iterator[Leak]:
     """Secrets in the printable runs of bytes; numbers and addresses by chance are too likely in weights."""
     seen = set()
     for offset, chunk in _chunks(content):
+        for secret in known:
+            if (place := chunk.find(secret.encode())) >= 0:
+                seen.add(offset + place)
+                yield Leak(name, f"byte {offset + place:,}", KEY)
         runs = chunk.translate(_PRINTABLE)
         start = runs.find(b"x" * _LEAST)
         while start >= 0:
-            end = runs.find(b"\n", start)
+            end = runs.find(b"\x00", start)
             end = len(runs) if end < 0 else end
-            for found, kind in _findings(chunk[start:end].decode("ascii"), SECRETS, known):
+            for found, kind in _findings(chunk[start:end].decode("ascii"), SECRETS, ()):
                 if (place := offset + start + found) not in seen:
                     seen.add(place)
                     yield Leak(name, f"byte {place:,}", kind)
@@ -157,9 +202,20 @@ def _scan_rows(name: str, content: Path | bytes, kinds: Collection[str], known: 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(content if isinstance(content, Path) else pa.BufferReader(content)) as file:
-        for batch in file.iter_batches(batch_size=1024):
-            for row in batch.to_pylist():
-                text = _BETWEEN.join(part for _, part in _texts(row, ""))
+    try:
+        with pq.ParquetFile(content if isinstance(content, Path) else pa.BufferReader(content)) as file:
+            described = {
+                key.decode("utf-8", "replace"): value.decode("utf-8", "replace")
+                for key, value in (file.metadata.metadata or {}).items()
+                if key != b"ARROW:schema"
+            }
+            for key, text in _texts(described, ""):
                 for _, kind in _findings(text, kinds, known):
-                    yield Leak(name, f"row {row.get('id')}", kind)
+                    yield Leak(name, f"metadata {key}", kind)
+            for batch in file.iter_batches(batch_size=1024):
+                for row in batch.to_pylist():
+                    text = _BETWEEN.join(part for _, part in _texts(row, ""))
+                    for _, kind in _findings(text, kinds, known):
+                        yield Leak(name, f"row {row.get('id')}", kind)
+    except pa.ArrowException:  # it is none, or half of one
+        yield from _scan_binary(name, content, known)

@@ -16,8 +16,9 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 LICENCES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc0-1.0", "other", "unknown"}
-CUT, HOLD = "cut", "hold"
-"""Faults: the connection is closed in the middle of the file; nothing is answered until `released` is set."""
+CUT, HOLD, LOST = "cut", "hold", "lost"
+"""Faults: the connection is closed in the middle of the file; nothing is answered until `released` is set; what was
+asked is done, and the connection closed instead of an answer."""
 
 
 @dataclass
@@ -44,7 +45,7 @@ def is_large(path: str) -> bool:
 
 
 class LoopbackHub(ThreadingHTTPServer):
-    """`tokens`: token → (user, role). `faults` are (method, part of the path, status or CUT or HOLD), each once."""
+    """`tokens`: token → (user, role). `faults` are (method, part of the path, status, CUT, HOLD or LOST), each once."""
 
     daemon_threads = True
 
@@ -85,6 +86,8 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def reply(self, status: int, value: object = None, body: bytes | None = None, **headers: str) -> None:
+        if self.lost:
+            return self.cut()
         data = json.dumps(value).encode() if body is None else body
         self.send_response(status)
         for name, text in {"Content-Length": str(len(data)), **headers}.items():
@@ -111,6 +114,7 @@ class Handler(BaseHTTPRequestHandler):
     def handle_any(self) -> None:
         self.server.asked.append(f"{self.command} {self.path}")
         fault, size = self.fault(), int(self.headers.get("Content-Length") or 0)
+        self.lost = fault == LOST
         if fault == CUT and self.command == "PUT":
             self.rfile.read(size // 2)
             return self.cut()

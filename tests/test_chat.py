@@ -1,6 +1,7 @@
 """The terminal chat, driven as a user drives it: in tmux, in a bare pseudo-terminal, and through a pipe."""
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -235,3 +236,18 @@ def test_adapters_of_two_bases_do_not_chat(adapters, tiny_model, tmp_path):
     other = make_adapter(tmp_path / "adapter", base, 3)
     done = cli("chat", "--adapter", str(adapters[0]), "--adapter", str(other))
     assert_one_line_error(done, str(other), str(base), "one base")
+
+
+def test_an_item_with_a_system_message_is_asked_under_that_one_alone(tiny_model, tmp_path):
+    suite = tmp_path / "pairs.jsonl"
+    prompt = [{"role": "system", "content": "Answer in one word."}, {"role": "user", "content": "What burns at dusk?"}]
+    answers = {
+        key: [{"role": "assistant", "content": text}] for key, text in (("chosen", "Lamps"), ("rejected", "Fog"))
+    }
+    suite.write_text(json.dumps({"prompt": prompt, **answers}) + "\n")
+    flags = ["--model_name_or_path", tiny_model, "--max-new-tokens", "3", "--suite", suite]
+    alone, with_another = (
+        ASKED.findall(talk(["/pick", "And then?"], *flags, *more))
+        for more in ([], ["--system", "Answer in rhyme, always."])
+    )
+    assert [asked for asked, _ in alone] == [asked for asked, _ in with_another]

@@ -139,7 +139,7 @@ def test_a_folder_that_is_no_set_is_named(tmp_path: Path) -> None:
 
 
 def test_training_sets_are_those_of_all_stages_that_are_unchanged(tmp_path: Path) -> None:
-    sets = {name: write_set(tmp_path / name, (name, "x")) for name in ("first", "second", "changed")}
+    sets = {name: write_set(tmp_path / name, (name, "x")) for name in ("first", "second", "third", "changed")}
 
     def dataset(folder: Path) -> dict:
         return {"dataset": {"name": str(folder), "fingerprint": fingerprint(folder, "*.parquet")}}
@@ -150,6 +150,9 @@ def test_training_sets_are_those_of_all_stages_that_are_unchanged(tmp_path: Path
         "b": {"inputs": dataset(sets["changed"]), "parent": {"inputs": {}, "parent": parent}},
         "c": {"inputs": dataset(tmp_path / "gone"), "parent": None},
     }
+    # A merge: its parent is the last of the adapters that it lists.
+    merged = [{"lineage": {"inputs": dataset(sets["third"]), "parent": None}}, {"lineage": adapters["a"]}]
+    adapters["d"] = {"inputs": {"adapters": merged}, "parent": adapters["a"]}
     for name, lineage in adapters.items():
         (tmp_path / name).mkdir()
         if name == "c":
@@ -158,4 +161,5 @@ def test_training_sets_are_those_of_all_stages_that_are_unchanged(tmp_path: Path
     pq.write_table(pa.Table.from_pylist([], INSTRUCTION), sets["changed"] / "train" / "00001.parquet")
     (tmp_path / "none").mkdir()
     found = training_sets([tmp_path / name for name in ("a", "b", "c", "none")])
-    assert found == [sets["second"], sets["first"]]
+    assert found == [sets["first"], sets["second"]]
+    assert training_sets([tmp_path / "d"]) == [sets["third"], sets["first"], sets["second"]]

@@ -1,6 +1,7 @@
 """Publishing, on a Hub of our own: what goes out and what never does, every refusal, and the way back."""
 
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -18,14 +19,15 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import ROOT, assert_one_line_error, cli, recipe
-from loopback_hub import CUT, HOLD, LoopbackHub
-from safetensors.numpy import save_file
+from loopback_hub import CUT, HOLD, LOST, LoopbackHub
+from safetensors.numpy import save, save_file
 
 from instructrec.core.files import fingerprint, write_json
 from instructrec.core.licences import hub_licences, may_publish, read_terms
 from instructrec.core.schema import INSTRUCTION, read_manifest, read_split
 from instructrec.lineage import read_lineage, weights_sha256
 from instructrec.outgoing import portable
+from instructrec.secret_scan import EVERYTHING, scan
 
 SECRET = "hf_" + "Qx7Lr2Vn9Tb4Kd8Wm3Zp6Hs1Jc5Yg0FaUe"
 BASE = "ada/tiny"
@@ -121,6 +123,12 @@ def publish(hub: LoopbackHub, folder: Path, *flags: str, token: str | None = "hf
     return cli("publish", str(folder), "--repo", name, *flags, **environment)
 
 
+def publish_dry(folder: Path, **environment: str):
+    """A dry run that writes the card into a new folder beside the adapter's."""
+    flags = ["--repo", "ada/tuned", "--dry-run", "--card", str(folder.parent / "cards" / "card.md")]
+    return cli("publish", str(folder), *flags, **environment)
+
+
 def published(hub: LoopbackHub, name: str = "ada/tuned", kind: str = "model", branch: str = "main") -> dict[str, bytes]:
     repo = hub.repos[kind, name]
     return {path: data for path, data in repo.commits[repo.branches[branch]].items() if path != ".gitattributes"}
@@ -128,10 +136,9 @@ def published(hub: LoopbackHub, name: str = "ada/tuned", kind: str = "model", br
 
 class TestWhatGoesOut:
     def test_a_dry_run_lists_every_file_with_its_size_and_asks_nobody(self, adapter):
-        flags = ["--repo", "ada/tuned", "--dry-run", "--card", str(adapter.parent / "card.md")]
-        done = cli("publish", str(adapter), *flags, HF_ENDPOINT="http://127.0.0.1:9")
+        done = publish_dry(adapter, HF_ENDPOINT="http://127.0.0.1:9")
         assert done.returncode == 0, done.stderr
-        assert (adapter.parent / "card.md").read_text().startswith("---\n")
+        assert (adapter.parent / "cards" / "card.md").read_text().startswith("---\n")
         sizes = {name: int(n.replace(",", "")) for n, name in re.findall(r"^ *([\d,]+)  (\S+)$", done.stdout, re.M)}
         assert sizes.keys() == GOES_OUT
         for name in ("adapter_model.safetensors", "tokenizer.json", "chat_template.jinja"):
@@ -234,6 +241,15 @@ class TestSecrets:
         (adapter / "run.json").write_text('{"note": "plainword"}')
         assert_one_line_error(publish(hub, adapter, token="plainword"), "run.json", "key note", "a secret")
         assert b"plainword" not in hub.received
+        done = publish(hub, adapter, "--dry-run", token="plainword")
+        assert_one_line_error(done, "run.json", "key note", "a secret")
+
+    def test_a_secret_in_the_name_of_a_file_stops_it_and_is_not_repeated(self, hub, adapter):
+        (adapter / "additional_chat_templates").mkdir()
+        (adapter / "additional_chat_templates" / f"{SECRET}.jinja").write_text("{{ messages }}")
+        done = publish(hub, adapter, "--dry-run")
+        assert_one_line_error(done, "additional_chat_templates", "name of a file", "a secret")
+        assert SECRET not in done.stdout + done.stderr
 
     @pytest.mark.parametrize(
         ("key", "value", "kind"),
@@ -254,6 +270,57 @@ class TestSecrets:
         assert portable(
             {"/home/jane/a": ["--x=/home/jane/b", "~/c/d", "../../e", r"C:\jane\f", "g/h", "a=/i", "/"]}
         ) == {"a": ["--x=b", "d", "e", "f", "g/h", "a=/i", "/"]}
+        assert portable("{name: /home/jane/set, from: file:///Users/jane/b}") == "{name: set, from: file://b}"
+        assert portable("https://example.org/home/page") == "https://example.org/home/page"
+
+
+def with_metadata(key: str, text: str) -> bytes:
+    """A safetensors file whose metadata hold a text."""
+    return save({"w": np.zeros(2)}, metadata={key: text})
+
+
+def parquet_of(columns: dict, **metadata: str) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), buffer)
+    return buffer.getvalue()
+
+
+ADDRESS = "jane.roe@example.org"
+PRIVATE_KEY = "-----BEGIN PRIVATE KEY-----\n" + "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n" * 4 + "-----END PRIVATE KEY-----\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "found"),
+    [
+        ("notes.txt", f"see {SECRET}".encode("utf-16"), "line 1: a secret"),
+        ("merges.txt", f"ca fé\n{ADDRESS}".encode("latin-1"), "line 2: an e-mail address"),
+        ("config.json", f'{{"a": "{SECRET}", "a": "later"}}'.encode(), "key a: a secret"),
+        ("training_args.bin", pickle.dumps({"key": PRIVATE_KEY, "n": bytes(9)}), "a secret"),
+        ("state.bin", b"\x00\x01brief-one\x00", "byte 2: a secret"),
+        ("w.safetensors", with_metadata("author", ADDRESS), "key __metadata__.author: an e-mail address"),
+        ("w.safetensors", with_metadata("run", SECRET), "a secret"),
+        ("rows.parquet", parquet_of({"id": ["1"]}, note=SECRET), "metadata note: a secret"),
+        ("rows.parquet", parquet_of({"id": ["1"], "picture": [b"\x89\x00" + SECRET.encode()]}), "row 1: a secret"),
+        ("half.parquet", f"PAR1\x00\x00{SECRET}".encode(), "a secret"),
+    ],
+)
+def test_where_a_secret_can_hide(name, data, found):
+    leaks = [str(leak) for leak in scan(name, data, EVERYTHING, ["brief-one"])]
+    assert any(leak.startswith(name) and leak.endswith(found) for leak in leaks), leaks
+    assert not any(hidden in leak for leak in leaks for hidden in (SECRET, ADDRESS, "brief-one"))
+
+
+@pytest.mark.parametrize("key", ["j.roe@example.org", "+44 20 7946 0958"])
+def test_a_finding_is_not_told_as_its_own_place(key):
+    (leak,) = scan("a.json", json.dumps({"run": {key: "x"}}).encode(), EVERYTHING)
+    assert leak.place == "key run"
+
+
+def test_weights_and_a_vocabulary_are_no_secrets():
+    drawn = np.random.default_rng(0).standard_normal(300_000).astype(np.float16)
+    assert not list(scan("w.safetensors", save({"w": drawn}, metadata={"format": "pt"}), EVERYTHING))
+    vocabulary = {"model": {"vocab": {"jane": 0, ".roe": 1, "@": 2, "example": 3, ".org": 4, "hf_": 5}}}
+    assert not list(scan("tokenizer.json", json.dumps(vocabulary).encode(), EVERYTHING))
 
 
 class TestRefusals:
@@ -264,6 +331,7 @@ class TestRefusals:
             ("hf_reader", "ada/tuned", ["may only read", "HF_TOKEN"]),
             ("hf_writer", "bob/tuned", ["bob/tuned", "403"]),
             ("", "ada/tuned", ["no token", "hf auth login"]),
+            ("hf_wr…", "ada/tuned", ["characters that no token has"]),
         ],
     )
     def test_without_the_right_to_write(self, hub, adapter, token, name, parts):
@@ -277,7 +345,7 @@ class TestRefusals:
 
     def test_a_name_of_another_kind(self, hub, adapter):
         hub.add("ada/tuned", {"manifest.json": b"{}"}, "dataset")
-        assert_one_line_error(publish(hub, adapter), "ada/tuned", "409", "not as a model")
+        assert_one_line_error(publish(hub, adapter), "ada/tuned", "409", "not by a model")
 
     def test_private_is_not_promised_of_a_public_repository(self, hub, adapter):
         hub.add("ada/tuned", {".gitattributes": b""})
@@ -311,6 +379,35 @@ class TestRefusals:
         (adapter / "lineage.json").unlink()
         assert_one_line_error(publish(hub, adapter, "--dry-run"), "no lineage.json")
 
+    @pytest.mark.parametrize(
+        ("place", "text"),
+        [
+            ("tokenizer_config.json", "{"),
+            ("adapter_config.json", "[]"),
+            ("lineage.json", "[]"),
+            ("lineage.json", '{"stage": "sft"}'),
+        ],
+    )
+    def test_a_damaged_file(self, hub, adapter, place, text):
+        (adapter / place).write_text(text)
+        assert_one_line_error(publish(hub, adapter, "--dry-run"), place, str(adapter))
+
+    def test_an_adapter_without_its_tokenizer(self, hub, adapter):
+        (adapter / "tokenizer_config.json").unlink()
+        assert_one_line_error(publish(hub, adapter, "--dry-run"), "no tokenizer_config.json", "chat template")
+
+    def test_a_damaged_checkpoint(self, hub, adapter):
+        (adapter / "checkpoint-2" / "trainer_state.json").write_text('{"global_')
+        assert_one_line_error(publish(hub, adapter, "--dry-run", "--checkpoints"), "trainer_state.json", "JSON")
+
+    def test_names_of_others_are_checked_without_a_network(self, hub, adapter):
+        assert_one_line_error(publish(hub, adapter, "--dry-run", "--base", "a/b c"), "--base 'a/b c'")
+        assert_one_line_error(publish(hub, adapter, "--dry-run", "--trained-on", "mine"), "--trained-on 'mine'")
+
+    def test_a_whole_model(self, hub, tmp_path):
+        (tmp_path / "config.json").write_text("{}")
+        assert_one_line_error(publish(hub, tmp_path, "--dry-run"), "whole model", "adapters")
+
     def test_flags_of_the_other_kind(self, hub, adapter):
         assert_one_line_error(publish(hub, adapter, "--dataset", "--checkpoints"), "--checkpoints", "not a set")
         assert_one_line_error(publish(hub, adapter, "--licences", "x.yaml"), "--licences", "--dataset")
@@ -334,6 +431,30 @@ class TestABadNetwork:
         assert not hub.faults and "every byte is the same" in done.stdout
         assert published(hub).keys() == GOES_OUT
         assert published(hub)["adapter_model.safetensors"] == (adapter / "adapter_model.safetensors").read_bytes()
+
+    def test_a_commit_whose_answer_was_lost_is_no_failure(self, hub, adapter):
+        hub.add("ada/tuned", {"evaluation/ladder.png": b"of an earlier publication"})
+        hub.faults = [("POST", "/commit/", LOST)]
+        done = publish(hub, adapter, "--files-only")
+        assert done.returncode == 0, done.stderr
+        assert not hub.faults and published(hub).keys() == GOES_OUT
+
+    def test_a_hub_that_falls_silent_is_not_waited_for_for_ever(self, hub, adapter):
+        hub.faults = [("PUT", "/lfs/", HOLD), ("GET", "/api/models/ada/tuned", HOLD), ("POST", "/commit/", HOLD)]
+        flags = ["publish", str(adapter), "--repo", "ada/tuned", "--files-only"]
+        impatient = (
+            f"import instructrec.hub, instructrec.cli as c, sys; instructrec.hub.PATIENCE = 1; sys.argv[1:] = {flags}"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", f"{impatient}; c.main()"],
+            capture_output=True,
+            text=True,
+            env=os.environ | hub.environment(adapter.parent / "hf"),
+            timeout=120,
+        )
+        hub.released.set()
+        assert done.returncode == 0, done.stderr
+        assert not hub.faults and published(hub).keys() == GOES_OUT
 
     def test_killed_and_called_again_it_goes_on(self, hub, adapter):
         """Killed when the weights have arrived and the commit has not: they are not sent again."""
@@ -395,6 +516,32 @@ class TestTheCard:
         ):
             assert part in text, part
         assert "{{" not in text and "{%" not in text.replace("{% for m", "") and "\n\n\n" not in text
+
+    def test_tells_what_was_merged_and_what_was_mixed(self, adapter):
+        """An adapter on a base into which two adapters were merged, the second of them trained on a mixture."""
+        last = json.loads((adapter / "lineage.json").read_text())
+        first, second = (last | {"started": f"2026-11-2{day}T00:00:00+00:00"} for day in (0, 1))
+        text = {"name": "/home/jane/notes", "kind": "raw text", "fingerprint": "7" * 64}
+        second["inputs"] = {**last["inputs"], "dataset": None, "mixture": [text, last["inputs"]["dataset"]]}
+        merged = last | {"stage": "merge", "training": None, "parent": second, "started": "2026-11-21T12:00:00+00:00"}
+        merged["inputs"] = {
+            "model": last["inputs"]["model"],
+            "adapters": [{"name": "/home/jane/a", "sha256": {}, "lineage": one} for one in (first, second)],
+            "output": {"model.safetensors": "5" * 64},
+        }
+        config = json.loads((adapter / "adapter_config.json").read_text())
+        config |= {"target_parameters": ["mlp.experts.down_proj"], "modules_to_save": ["embed_tokens"]}
+        write_json(adapter / "adapter_config.json", config)
+        write_json(
+            adapter / "lineage.json", last | {"parent": merged, "command": ["sft.py", "--run_name", "two words"]}
+        )
+        done = publish_dry(adapter)
+        assert done.returncode == 0, done.stderr
+        card = (adapter.parent / "cards" / "card.md").read_text()
+        rows = re.findall(r"^\| (sft|merge) \| (\S+)T", card, re.MULTILINE)
+        assert rows == [("sft", "2026-11-20"), ("sft", "2026-11-21"), ("merge", "2026-11-21"), ("sft", "2026-11-22")]
+        assert "- **notes** (sft), fingerprint `7777777777777777777…`" in card and "/home/jane" not in card
+        assert "sft.py --run_name 'two words'" in card and "on down_proj, q_proj, with all of embed_tokens" in card
 
     def test_its_licence_can_be_chosen(self, hub, adapter):
         assert publish(hub, adapter, "--files-only", "--licence", "apache-2.0").returncode == 0
@@ -576,6 +723,20 @@ class TestSets:
         done = publish(hub, folder, "--dataset", "--licences", str(table), "--dry-run")
         assert_one_line_error(done, f"row {rows[3]['id']}", "an e-mail address", "--personal-data mask")
         assert "jane.roe" not in done.stderr
+
+    def test_a_licence_that_the_hub_does_not_know(self, hub, folder, tmp_path):
+        table = tmp_path / "licences.yaml"
+        table.write_text("unknown: {publish: true, hub: my-own}\n")
+        done = publish(hub, folder, "--dataset", "--licences", str(table))
+        assert_one_line_error(done, "license my-own", "--licences")
+        assert ("dataset", "ada/tuned") not in hub.repos
+
+    def test_a_set_without_a_card_stays(self, hub, folder, tmp_path):
+        table = tmp_path / "licences.yaml"
+        table.write_text("unknown: true\n")
+        (folder / "README.md").unlink()
+        done = publish(hub, folder, "--dataset", "--licences", str(table), "--dry-run")
+        assert_one_line_error(done, "README.md", "build the set again")
 
     def test_a_set_that_changed_stays(self, hub, folder):
         next((folder / "train").glob("*.parquet")).unlink()

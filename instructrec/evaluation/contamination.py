@@ -11,16 +11,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from instructrec.core.files import fingerprint
 from instructrec.core.overlap import FEWEST_WORDS, NGRAM, Hashes, Phrases, ngram_hashes, words_only
-from instructrec.core.schema import HELD_OUT, TRAIN, Lineage, read_manifest, read_split
+from instructrec.core.schema import HELD_OUT, TRAIN, read_manifest, read_split
 from instructrec.evaluation.suites import Item
-from instructrec.lineage import read_lineage
+from instructrec.lineage import ancestry, read_lineage
 
 NGRAM_OVERLAP, INSTRUCTION_OVERLAP = "ngram", "instruction"
 
@@ -89,14 +88,11 @@ def training_sets(adapters: Sequence[Path]) -> list[Path]:
     Only those that are still there, with the same rows; of a mixture its instruction sets.
     """
     found: dict[Path, None] = {}
-    for adapter in adapters:
-        lineage = read_lineage(adapter)
-        while lineage:
-            inputs = lineage["inputs"]
-            for dataset in (inputs.get("dataset"), *inputs.get("mixture", ())):
-                if dataset and fingerprint(Path(dataset["name"]), "*.parquet") == dataset["fingerprint"]:
-                    found[Path(dataset["name"])] = None
-            lineage = cast(Lineage | None, lineage["parent"])
+    for lineage in (one for adapter in adapters for one in ancestry(read_lineage(adapter))):
+        inputs = lineage["inputs"]
+        for dataset in (inputs.get("dataset"), *inputs.get("mixture", ())):
+            if dataset and fingerprint(Path(dataset["name"]), "*.parquet") == dataset["fingerprint"]:
+                found[Path(dataset["name"])] = None
     return list(found)
 
 

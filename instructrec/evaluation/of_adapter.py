@@ -38,7 +38,7 @@ def evaluation_of(adapter: Path, lineage: Lineage, folder: Path | None, base: st
     Raises:
         UserError: `folder` was given and holds no evaluation, or one of other weights. The sibling is passed over.
     """
-    where = folder or adapter.parent / DEFAULT
+    where = folder or adapter.resolve().parent / DEFAULT
     key, record = None, read_lineage(where)
     if record is not None and record["stage"] == "evaluate":
         adapters = record["inputs"]["adapters"]
