@@ -142,19 +142,27 @@ def _check_processes(path: Path, values: Mapping[str, Any], kind: str, processes
         )
 
 
-def check_sharded_quantization(model: Any, fsdp: bool) -> None:
+def strategy_here() -> str:
+    """`fsdp` or `zero` where accelerate started this process so, else the empty text."""
+    from accelerate.utils import parse_flag_from_env
+
+    names = {"ACCELERATE_USE_FSDP": "fsdp", "ACCELERATE_USE_DEEPSPEED": "zero"}
+    return next((strategy for name, strategy in names.items() if parse_flag_from_env(name)), "")
+
+
+def check_sharded_quantization(model: Any, strategy: str) -> None:
     """Refuse 4-bit weights that FSDP would leave whole on every device: it shards those stored in `dtype` only.
 
     Source: https://huggingface.co/docs/bitsandbytes/main/fsdp_qlora.
 
     Args:
         model: TRL's `ModelConfig`.
-        fsdp: whether the recipe runs with FSDP.
+        strategy: of the `Launch`.
 
     Raises:
         UserError: naming the key.
     """
-    if not (fsdp and model.load_in_4bit):
+    if strategy != "fsdp" or not model.load_in_4bit:
         return
     if (stored := model.bnb_4bit_quant_storage or "uint8") != model.dtype:
         raise UserError(

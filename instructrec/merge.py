@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -214,8 +214,7 @@ def merge(
                 ],
                 "output": weights_sha256(work),
             }
-            parent = cast(dict[str, Any] | None, read_lineage(adapters[-1]))
-            write_lineage(work, "merge", config, inputs, started, parent=parent)
+            write_lineage(work, "merge", config, inputs, started, parent=read_lineage(adapters[-1]))
     except BlockingIOError:
         raise UserError(f"{output}: another merge is writing it; wait for it or choose another --output") from None
     return dtype, differences

@@ -94,7 +94,8 @@ def test_parameters_and_kept_tensors_are_those_of_the_loaded_model(use_peft, dty
     model = ModelConfig(use_peft=use_peft, lora_r=4, lora_dropout=0.0, lora_target_modules=["all-linear"], dtype=dtype)
     args = SFTConfig(use_cpu=True, bf16=False, activation_checkpointing=False, report_to=[])
     tokens = 64
-    counted = count(tiny_model, model, args, Batch(1, tokens, 10, packed=True), bf16=False)
+    batch, peft_config = Batch(1, tokens, 10, packed=True), get_peft_config(model)
+    counted = count(tiny_model, model, args, batch, bf16=False, peft_config=peft_config)
 
     loaded = AutoModelForCausalLM.from_pretrained(str(tiny_model), dtype=getattr(torch, dtype))
     adapted = get_peft_model(loaded, get_peft_config(model)) if use_peft else loaded
