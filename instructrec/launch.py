@@ -6,6 +6,7 @@ that nothing reads, so that a misspelt key changes nothing and nobody hears of i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -78,10 +79,7 @@ def read_launch(path: Path) -> Launch:
         whole = fsdp.get("fsdp_reshard_after_forward", fsdp.get("reshard_after_forward", True)) is False
         shards = frozenset({"optimizer", "gradients"} | (set() if whole else {"weights"}))
     if kind == "DEEPSPEED":
-        stage = _whole(path, values.get("deepspeed_config") or {}, "zero_stage", 2, 0)
-        if stage > 3:
-            raise UserError(f"{path}: zero_stage must be 0, 1, 2 or 3, not {stage}")
-        shards = frozenset(("optimizer", "gradients", "weights")[:stage])
+        shards = frozenset(("optimizer", "gradients", "weights")[: _zero_stage(path, values)])
     strategies = {"FSDP": "fsdp", "DEEPSPEED": "zero"}
     return Launch(
         processes=processes,
@@ -120,6 +118,24 @@ def _whole(path: Path, values: Mapping[str, Any], key: str, default: int, least:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise UserError(f"{path}: {key} must be a whole number of {least} or more, not {value!r}")
     return value
+
+
+def _zero_stage(path: Path, values: Mapping[str, Any]) -> int:
+    """The stage of ZeRO, which is in DeepSpeed's own file where one is named."""
+    section = values.get("deepspeed_config") or {}
+    key, default = "zero_stage", 2
+    if (named := section.get("deepspeed_config_file")) not in (None, "none"):
+        path, key, default = Path(named), "stage", 0
+        try:
+            section = json.loads(path.read_text(encoding="utf-8")).get("zero_optimization") or {}
+        except OSError as error:
+            raise UserError(f"deepspeed_config_file {path}: {error.strerror}") from None
+        except (ValueError, AttributeError):
+            raise UserError(f"deepspeed_config_file {path}: is no JSON object with zero_optimization") from None
+    stage = _whole(path, section, key, default, 0)
+    if stage > 3:
+        raise UserError(f"{path}: {key} must be 0, 1, 2 or 3, not {stage}")
+    return stage
 
 
 def _check_processes(path: Path, values: Mapping[str, Any], kind: str, processes: int) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from instructrec.adapters import AdapterArguments, read_parent
 from instructrec.config import parse_with_origins
+from instructrec.core.errors import UserError
 from instructrec.data import DataArguments, HeldOutArguments
 from instructrec.launch import Launch, read_launch
 from instructrec.memory import Batch, Counted, Memory, MiB, count, estimate
@@ -223,12 +224,21 @@ def schedule(sequences: Sequences, args: Any, processes: int, left_out: int) -> 
     """Follow the trainer through its batches: what it processes in all, and the largest batch of a process.
 
     Every epoch has an order of its own, drawn from seed + epoch (accelerate's `SeedableRandomSampler`); process i takes
-    every batch number i modulo processes, and the first batches again where the last round is not full.
+    every batch number i modulo processes, and the first batches again where the last round is not full (which
+    `dataloader_drop_last` leaves out).
+
+    Raises:
+        UserError: it leaves out everything.
     """
     import torch
 
     count_, size, joined = len(sequences.tokens), args.per_device_train_batch_size, _joined(args, args.packing)
-    rounds = math.ceil(math.ceil(count_ / size) / processes)
+    whole = math.floor if args.dataloader_drop_last else math.ceil
+    if not (rounds := whole(whole(count_ / size) / processes)):
+        raise UserError(
+            f"dataloader_drop_last: {count_} sequences fill no batch of {size} for each of {processes} processes; "
+            "leave it out"
+        )
     steps_per_epoch = math.ceil(rounds / args.gradient_accumulation_steps)
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
     seed = args.seed if args.data_seed is None else args.data_seed

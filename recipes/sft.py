@@ -111,6 +111,7 @@ def main() -> None:
                 "rows": len(rows),
                 "loss": result.training_loss,
                 "processes": state.num_processes,
+                "mixed_precision": trainer.accelerator.mixed_precision,
                 "trainable_parameters": trainer.get_num_trainable_parameters(),
                 "threads": threads,
                 "read_back": read_back,

@@ -222,6 +222,17 @@ def test_keys_that_accelerate_completes_are_known(tmp_path):
     assert read_launch(tmp_path / "mine.yaml").shards == {"optimizer", "gradients"}
 
 
+def test_the_stage_is_that_of_deepspeeds_own_file(tmp_path):
+    (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": {"stage": 1}}))
+    values = {"distributed_type": "DEEPSPEED", "num_processes": 2}
+    values["deepspeed_config"] = {"deepspeed_config_file": str(tmp_path / "ds.json")}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
+    assert read_launch(tmp_path / "mine.yaml").shards == {"optimizer"}
+    (tmp_path / "ds.json").write_text("[]")
+    with pytest.raises(UserError, match=r"ds\.json: is no JSON object"):
+        read_launch(tmp_path / "mine.yaml")
+
+
 def test_a_misspelt_key_is_one_line_of_the_plan(tmp_path):
     text = (CONFIGS / "fsdp2.yaml").read_text().replace("fsdp_offload_params", "fsdp_ofload_params")
     (tmp_path / "mine.yaml").write_text(text)
