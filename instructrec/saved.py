@@ -63,11 +63,11 @@ def save_checked(trainer: Any, folder: Path, rows: Iterable[Sequence[int]]) -> d
     # FSDP and DeepSpeed may have spread the weights over the processes.
     model = None if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled else trainer.model
     found = check_saved(unchecked, model, list(islice(rows, CHECKED_ROWS)))
-    tidy(unchecked)
     for path in unchecked.iterdir():
         if path.is_file():
             path.replace(folder / path.name)
     shutil.rmtree(unchecked)
+    tidy(folder)  # TRL writes a card there with every checkpoint
     return found
 
 
