@@ -132,7 +132,8 @@ def train(arm: str, seed: int, work: Path, steps: int) -> None:
     from instructrec.config import read_yaml
     from instructrec.models import EMBEDDED, load_tokenizer, name_base, resolve_model
     from instructrec.runtime import quiet
-    from instructrec.training import ProgressLine, tidy
+    from instructrec.saved import tidy
+    from instructrec.training import ProgressLine
 
     quiet()
     values = read_yaml(RECIPE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from instructrec.config import COMMAND_LINE
 from instructrec.core.errors import UserError
 from instructrec.core.schema import Lineage
 from instructrec.lineage import read_lineage, weights_sha256
-from instructrec.models import base_of
+from instructrec.models import adapter_config
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -92,15 +91,20 @@ class Parent:
                 f"init_adapter {self.folder}: was trained with another chat template; give --chat_template_path {path}"
             )
 
-    def load_into(self, model: Any) -> None:
+    def load_into(self, model: Any, name: str = "default") -> None:
         """Put the adapter's weights in the place of the new ones of a PEFT model, in the types of these.
+
+        Args:
+            model: of a trainer that was made with this adapter's `config`.
+            name: `ref` adds a frozen copy, which TRL's trainers with a reference (DPO, GRPO, KTO) then compare with;
+                without it their reference is the base alone.
 
         Raises:
             UserError: they do not fit the adapter's config.
         """
         try:
             loaded = model.load_adapter(
-                str(self.folder), "default", is_trainable=True, torch_device="cpu", autocast_adapter_dtype=False
+                str(self.folder), name, is_trainable=name != "ref", torch_device="cpu", autocast_adapter_dtype=False
             )
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1].strip()
@@ -130,7 +134,8 @@ def read_parent(adapter: str | None, name: str, base: Path) -> Parent | None:
     from peft import LoraConfig
 
     folder, where = Path(adapter), f"init_adapter {adapter}"
-    named, lineage = base_of(folder), read_lineage(folder)
+    kinds, lineage = adapter_config(folder), read_lineage(folder)
+    named = kinds["base_model_name_or_path"]
     there = weights_sha256(base)
     then = (lineage["inputs"].get("model") or {}).get("sha256") if lineage else None
     if then and there:
@@ -140,7 +145,6 @@ def read_parent(adapter: str | None, name: str, base: Path) -> Parent | None:
             raise UserError(f"{where}: belongs to {named!r}, not {name!r}; give --model_name_or_path {named}")
     elif named not in (name, None):
         raise UserError(f"{where}: belongs to {named!r}, not {name!r}; give --model_name_or_path {named}")
-    kinds = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     if kinds.get("peft_type") != "LORA" or kinds.get("task_type") not in ("CAUSAL_LM", None):
         kind = f"{kinds.get('peft_type')} adapter for {kinds.get('task_type')}"
         raise UserError(f"{where}: is a {kind}; only LoRA (and its kinds DoRA and rsLoRA) of a causal LM goes on")

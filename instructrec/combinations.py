@@ -34,7 +34,7 @@ def check_combinations(values: Mapping[str, Any], given: Mapping[str, str]) -> N
         given: the keys that the YAML or the command line set, and which of the two did.
     """
     known = defaultdict(lambda: None, values)
-    for faults in (_data, _precision, _quantization, _adapter, _attention, _steps, _best_model, _trackers):
+    for faults in (_data, _precision, _quantization, _adapter, _attention, _steps, _resumption, _best_model, _trackers):
         for fault in faults(known, given):
             raise UserError(fault)
 
@@ -73,6 +73,12 @@ def _quantization(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[st
 def _adapter(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
     if v["init_adapter"] and not v["use_peft"]:
         yield "init_adapter: full fine-tuning has no adapter to go on from; set use_peft: true"
+    of_adapter = [key for key in given if key.startswith("lora_") or key in ("use_dora", "use_rslora")]
+    # An adapter that the YAML describes can be left out on the command line.
+    if given.get("use_peft") == COMMAND_LINE:
+        of_adapter = [key for key in of_adapter if given[key] == COMMAND_LINE]
+    if of_adapter and not v["use_peft"]:
+        yield f"{of_adapter[0]}: all weights are trained and no adapter is; set use_peft: true, or leave it out"
 
 
 def _attention(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
@@ -84,6 +90,8 @@ def _attention(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
         yield "packing_strategy: with wrapped, rows that share a sequence see each other; set packing_strategy: bfd"
     if v["padding_free"] and not v["packing"] and v["max_length"] is not None:
         yield "padding_free: cuts nothing at max_length; set packing: true, or max_length: null"
+    if str(implementation).startswith("flash_attention") and v["dtype"] in (None, "float32"):
+        yield f"dtype: {implementation} computes in 16 bits only, also where nothing is trained; set dtype: bfloat16"
     if v["use_cpu"] and implementation not in (None, "eager", "sdpa"):
         yield f"attn_implementation: {implementation} does not train on a CPU; set attn_implementation: sdpa"
 
@@ -94,6 +102,12 @@ def _steps(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
         yield f"num_train_epochs: max_steps, which is {v['max_steps']}, would override it; set max_steps: -1"
     if v["truncation_mode"] == "keep_end":
         yield "truncation_mode: rows longer than max_length are left out, not truncated; leave the key out"
+
+
+def _resumption(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
+    for key in ("save_only_model", "ignore_data_skip"):
+        if v[key]:
+            yield f"{key}: after an interruption the run would end otherwise than without; leave it out"
 
 
 def _best_model(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:

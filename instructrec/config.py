@@ -23,6 +23,8 @@ FORBIDDEN = {
     "push_to_hub": "it would upload training_args.bin and checkpoints too; use `instructrec publish` when it is done",
     "trust_remote_code": "code from a model repository is never run here",
     "model_init_kwargs": "it is made from dtype and attn_implementation; set those",
+    "fsdp": "how processes share a model is for the launcher; use accelerate_configs/fsdp2.yaml",
+    "deepspeed": "how processes share a model is for the launcher; use accelerate_configs/zero3.yaml",
     "resume_from_checkpoint": "the same command again resumes by itself; leave it out",
 }
 """Keys that TRL knows and this project refuses, with the reason."""

@@ -6,6 +6,7 @@ that nothing reads, so that a misspelt key changes nothing and nobody hears of i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -78,10 +79,7 @@ def read_launch(path: Path) -> Launch:
         whole = fsdp.get("fsdp_reshard_after_forward", fsdp.get("reshard_after_forward", True)) is False
         shards = frozenset({"optimizer", "gradients"} | (set() if whole else {"weights"}))
     if kind == "DEEPSPEED":
-        stage = _whole(path, values.get("deepspeed_config") or {}, "zero_stage", 2, 0)
-        if stage > 3:
-            raise UserError(f"{path}: zero_stage must be 0, 1, 2 or 3, not {stage}")
-        shards = frozenset(("optimizer", "gradients", "weights")[:stage])
+        shards = frozenset(("optimizer", "gradients", "weights")[: _zero_stage(path, values)])
     strategies = {"FSDP": "fsdp", "DEEPSPEED": "zero"}
     return Launch(
         processes=processes,
@@ -122,6 +120,24 @@ def _whole(path: Path, values: Mapping[str, Any], key: str, default: int, least:
     return value
 
 
+def _zero_stage(path: Path, values: Mapping[str, Any]) -> int:
+    """The stage of ZeRO, which is in DeepSpeed's own file where one is named."""
+    section = values.get("deepspeed_config") or {}
+    key, default = "zero_stage", 2
+    if (named := section.get("deepspeed_config_file")) not in (None, "none"):
+        path, key, default = Path(named), "stage", 0
+        try:
+            section = json.loads(path.read_text(encoding="utf-8")).get("zero_optimization") or {}
+        except OSError as error:
+            raise UserError(f"deepspeed_config_file {path}: {error.strerror}") from None
+        except (ValueError, AttributeError):
+            raise UserError(f"deepspeed_config_file {path}: is no JSON object with zero_optimization") from None
+    stage = _whole(path, section, key, default, 0)
+    if stage > 3:
+        raise UserError(f"{path}: {key} must be 0, 1, 2 or 3, not {stage}")
+    return stage
+
+
 def _check_processes(path: Path, values: Mapping[str, Any], kind: str, processes: int) -> None:
     if processes > 1 and (kind == "NO" or (kind == "MULTI_CPU" and not values.get("mpirun_config"))):
         # https://github.com/huggingface/accelerate/issues/2741
@@ -142,19 +158,27 @@ def _check_processes(path: Path, values: Mapping[str, Any], kind: str, processes
         )
 
 
-def check_sharded_quantization(model: Any, fsdp: bool) -> None:
+def strategy_here() -> str:
+    """`fsdp` or `zero` where accelerate started this process so, else the empty text."""
+    from accelerate.utils import parse_flag_from_env
+
+    names = {"ACCELERATE_USE_FSDP": "fsdp", "ACCELERATE_USE_DEEPSPEED": "zero"}
+    return next((strategy for name, strategy in names.items() if parse_flag_from_env(name)), "")
+
+
+def check_sharded_quantization(model: Any, strategy: str) -> None:
     """Refuse 4-bit weights that FSDP would leave whole on every device: it shards those stored in `dtype` only.
 
     Source: https://huggingface.co/docs/bitsandbytes/main/fsdp_qlora.
 
     Args:
         model: TRL's `ModelConfig`.
-        fsdp: whether the recipe runs with FSDP.
+        strategy: of the `Launch`.
 
     Raises:
         UserError: naming the key.
     """
-    if not (fsdp and model.load_in_4bit):
+    if strategy != "fsdp" or not model.load_in_4bit:
         return
     if (stored := model.bnb_4bit_quant_storage or "uint8") != model.dtype:
         raise UserError(

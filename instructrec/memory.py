@@ -193,7 +193,7 @@ def estimate(
     return Memory(parts, phases)
 
 
-def count(folder: Path, model: Any, args: Any, batch: Batch, bf16: bool) -> Counted:
+def count(folder: Path, model: Any, args: Any, batch: Batch, bf16: bool, peft_config: Any) -> Counted:
     """Build the model of a recipe without weights and count it; see `Counted`.
 
     Args:
@@ -202,11 +202,11 @@ def count(folder: Path, model: Any, args: Any, batch: Batch, bf16: bool) -> Coun
         args: TRL's `SFTConfig`.
         batch: what `activations` are counted for.
         bf16: whether autocast is on.
+        peft_config: of the adapter; null where all weights are trained.
     """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     from transformers import AutoConfig, AutoModelForCausalLM
-    from trl import get_peft_config
 
     config = AutoConfig.from_pretrained(str(folder))
     dtype = config.dtype if model.dtype in (None, "auto") else getattr(torch, model.dtype)
@@ -223,7 +223,6 @@ def count(folder: Path, model: Any, args: Any, batch: Batch, bf16: bool) -> Coun
                 values = module.weight.numel()
                 weights -= values * module.weight.element_size()
                 weights += quantized_bytes(values, 4 if model.load_in_4bit else 8, model.use_bnb_nested_quant)
-    peft_config = get_peft_config(model)
     adapted = base if peft_config is None else _with_adapter(base, peft_config, quantized)
     adapted.train()
     trained = [p for p in adapted.parameters() if p.requires_grad]

@@ -6,16 +6,18 @@ import math
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from instructrec.adapters import AdapterArguments, read_parent
 from instructrec.config import parse_with_origins
+from instructrec.core.errors import UserError
 from instructrec.data import DataArguments, HeldOutArguments
-from instructrec.launch import Launch, check_sharded_quantization, read_launch
+from instructrec.launch import Launch, read_launch
 from instructrec.memory import Batch, Counted, Memory, MiB, count, estimate
+from instructrec.preflight import Tokens, check_base, check_rows, tokens_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,9 +29,6 @@ SHOWN_ROWS = 3
 
 PROBE_STEPS = 3
 """Steps of a probe; the first is left out, because it also allocates."""
-
-Tokens = tuple[Sequence[int], Sequence[bool]]
-"""A row's tokens, and whether each is supervised."""
 
 DECISIVE = {
     *("model_name_or_path", "dtype", "use_peft", "load_in_4bit", "lora_r", "dataset_name", "output_dir", "max_length"),
@@ -127,12 +126,11 @@ def plan(config: Path, overrides: Sequence[str] = (), accelerate: Path | None = 
         UserError: whatever the recipe would refuse before it loads weights.
     """
     import torch
-    from trl import ModelConfig, SFTConfig
+    from trl import ModelConfig, SFTConfig, get_peft_config
 
     from instructrec.chat_templates import choose_template
     from instructrec.mixture import load_data
     from instructrec.models import EMBEDDED, load_tokenizer, resolve_model
-    from instructrec.preflight import preflight, tokens_of
     from instructrec.runtime import cpu_flags
     from instructrec.training import held_out
 
@@ -142,8 +140,8 @@ def plan(config: Path, overrides: Sequence[str] = (), accelerate: Path | None = 
     data, start, watched, args, model = instances
     if len(arguments) > len(overrides):
         origins["use_cpu"] = "this machine"
-    launch = read_launch(accelerate) if accelerate else Launch(device="cuda" if torch.cuda.is_available() else "cpu")
-    check_sharded_quantization(model, launch.strategy == "fsdp")
+    device = "cuda" if torch.cuda.is_available() and not args.use_cpu else "cpu"
+    launch = read_launch(accelerate) if accelerate else Launch(device=device)
     name = model.model_name_or_path or EMBEDDED
     folder = resolve_model(name, model.model_revision, weights=probe)
     tokenizer = load_tokenizer(folder)
@@ -151,23 +149,26 @@ def plan(config: Path, overrides: Sequence[str] = (), accelerate: Path | None = 
     if parent := read_parent(start.init_adapter, name, folder):
         parent.check_template(tokenizer)
         parent.take_over(model, origins)
+    peft_config = parent.config if parent else get_peft_config(model)
     dataset = load_data(data)
-    validation, _ = held_out(watched, dataset.validation, args, tokenizer)
+    validation, _ = held_out(watched, dataset.validation, args, tokenizer, launch.strategy)
     rows, ids, validation = dataset.encode(validation, tokenizer, args)
 
-    first = tokens_of(rows.select(range(min(SHOWN_ROWS, len(rows)))), tokenizer)
-    shown = tuple(_shown(tokenizer, *pair) for pair in zip(ids, first, strict=False))
-    rows, _ = preflight(rows, ids, folder, tokenizer, args, model)
-    sequences = arrange(list(tokens_of(rows, tokenizer)), args, args.packing)
-    run, largest = schedule(sequences, args, launch.processes, len(ids) - len(rows))
+    check_base(folder, tokenizer, args, model, launch.strategy)
+    tokens = list(tokens_of(rows, tokenizer))
+    shown = tuple(_shown(tokenizer, *pair) for pair in zip(ids[:SHOWN_ROWS], tokens, strict=False))
+    places, _ = check_rows(rows, tokens, ids, folder, tokenizer, args)
+    sequences = arrange([tokens[place] for place in places], args, args.packing)
+    run, largest = schedule(sequences, args, launch.processes, len(ids) - len(places))
     evaluated = None
     if validation is not None:
         packing = args.packing if args.eval_packing is None else args.eval_packing
         held = arrange(list(tokens_of(validation, tokenizer)), args, packing)
         evaluated = largest_batch(held, args.per_device_eval_batch_size, _joined(args, packing))
     bf16 = bool(args.bf16) or launch.bf16
-    counted = count(folder, model, args, largest, bf16)
+    counted = count(folder, model, args, largest, bf16, peft_config)
     memory = estimate(counted, launch, largest, evaluated, args.gradient_accumulation_steps, str(args.optim.value))
+    seconds = _probe(folder, args, model, tokenizer, peft_config, rows.select(places)) if probe else None
     return Plan(
         config=_resolved(records, instances, origins),
         launch=launch,
@@ -176,7 +177,7 @@ def plan(config: Path, overrides: Sequence[str] = (), accelerate: Path | None = 
         run=run,
         parts=dataset.uses,
         shown=shown,
-        seconds_per_step=_probe(folder, args, model, rows, tokenizer) if probe else None,
+        seconds_per_step=seconds,
     )
 
 
@@ -223,12 +224,21 @@ def schedule(sequences: Sequences, args: Any, processes: int, left_out: int) -> 
     """Follow the trainer through its batches: what it processes in all, and the largest batch of a process.
 
     Every epoch has an order of its own, drawn from seed + epoch (accelerate's `SeedableRandomSampler`); process i takes
-    every batch number i modulo processes, and the first batches again where the last round is not full.
+    every batch number i modulo processes, and the first batches again where the last round is not full (which
+    `dataloader_drop_last` leaves out).
+
+    Raises:
+        UserError: it leaves out everything.
     """
     import torch
 
     count_, size, joined = len(sequences.tokens), args.per_device_train_batch_size, _joined(args, args.packing)
-    rounds = math.ceil(math.ceil(count_ / size) / processes)
+    whole = math.floor if args.dataloader_drop_last else math.ceil
+    if not (rounds := whole(whole(count_ / size) / processes)):
+        raise UserError(
+            f"dataloader_drop_last: {count_} sequences fill no batch of {size} for each of {processes} processes; "
+            "leave it out"
+        )
     steps_per_epoch = math.ceil(rounds / args.gradient_accumulation_steps)
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
     seed = args.seed if args.data_seed is None else args.data_seed
@@ -289,14 +299,12 @@ def _shown(tokenizer: Any, row: str, tokenized: Tokens) -> Shown:
     return Shown(row, tuple((tokenizer.decode(tokens), supervised) for tokens, supervised in runs))
 
 
-def _probe(folder: Path, args: Any, model: Any, rows: Any, tokenizer: Any) -> float:
+def _probe(folder: Path, args: Any, model: Any, tokenizer: Any, peft_config: Any, rows: Any) -> float:
     """Train for a few steps and return the seconds of one."""
-    from dataclasses import replace
+    from transformers import TrainerCallback
+    from trl import SFTTrainer
 
-    from transformers import PrinterCallback, TrainerCallback
-    from trl import SFTTrainer, get_peft_config, get_quantization_config
-
-    from instructrec.models import trainable_on_cpu
+    from instructrec.training import ending, make_trainer
 
     class Clock(TrainerCallback):
         ends: list[float]
@@ -308,30 +316,14 @@ def _probe(folder: Path, args: Any, model: Any, rows: Any, tokenizer: Any) -> fl
             self.ends.append(time.perf_counter())
 
     clock = Clock()
+    less = {"max_steps": PROBE_STEPS, "eval_strategy": "no", "eval_on_start": False, "save_strategy": "no"}
+    less |= {"load_best_model_at_end": False, "report_to": ["none"]}
     with tempfile.TemporaryDirectory() as scratch:
-        short = replace(
-            args,
-            output_dir=scratch,
-            max_steps=PROBE_STEPS,
-            eval_strategy="no",
-            save_strategy="no",
-            load_best_model_at_end=False,
-            report_to=["none"],
-            disable_tqdm=True,
-            model_init_kwargs={"dtype": model.dtype, "attn_implementation": model.attn_implementation},
-        )
-        trainer = SFTTrainer(
-            model=str(folder),
-            args=short,
-            train_dataset=rows,
-            processing_class=tokenizer,
-            quantization_config=get_quantization_config(model),
-            peft_config=get_peft_config(model),
-            callbacks=[clock],
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainable_on_cpu(trainer.model)
-        trainer.train()
+        short = replace(args, output_dir=scratch, **less)
+        given = {"train_dataset": rows, "callbacks": [clock]}
+        trainer = make_trainer(SFTTrainer, folder, short, model, tokenizer, peft_config, **given)
+        with ending(trainer):
+            trainer.train()
     return median(b - a for a, b in zip(clock.ends[1:], clock.ends[2:], strict=False))
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from instructrec.core.errors import UserError, nearest
 from instructrec.data import NOT_SUPERVISED, common_prefix
-from instructrec.launch import check_sharded_quantization
+from instructrec.launch import check_sharded_quantization, strategy_here
 from instructrec.models import check_lora_targets, check_quantization, stop_tokens
 
 if TYPE_CHECKING:
@@ -23,6 +22,9 @@ LEFT_OUT = 0.1
 
 _BATCH = 512
 """Rows tokenized together."""
+
+Tokens = tuple[Sequence[int], Sequence[bool]]
+"""A row's tokens, and whether each is supervised."""
 
 
 class RowTokens(NamedTuple):
@@ -74,21 +76,20 @@ class TokenCounts:
         )
 
 
-def measure(rows: Dataset, tokenizer: Any, stops: set[int]) -> list[RowTokens]:
+def tokens_of(rows: Dataset, tokenizer: Any) -> Iterator[Tokens]:
     """The tokens of every row, in order.
 
     Args:
         rows: as `instructrec.data.trainable` returns them: `prompt` and `completion`, which are tokenized as TRL does
             (the completion is what the chat template adds to the prompt), or `input_ids` and `labels`.
         tokenizer: with the chat template of the run.
-        stops: the tokens that end generation.
     """
-    return [_row_tokens(ids, supervised, stops) for ids, supervised in tokens_of(rows, tokenizer)]
-
-
-def tokens_of(rows: Dataset, tokenizer: Any) -> Iterator[tuple[Sequence[int], Sequence[bool]]]:
-    """The tokens of each row, and for each whether it is supervised; arguments as of `measure`."""
     return _labelled(rows) if "labels" in rows.column_names else _completions(rows, tokenizer)
+
+
+def measure(tokens: Iterable[Tokens], stops: set[int]) -> list[RowTokens]:
+    """What rows come to; `stops` are the tokens that end generation."""
+    return [_row_tokens(ids, supervised, stops) for ids, supervised in tokens]
 
 
 def _row_tokens(ids: Sequence[int], supervised: Sequence[bool], stops: set[int]) -> RowTokens:
@@ -99,12 +100,12 @@ def _row_tokens(ids: Sequence[int], supervised: Sequence[bool], stops: set[int])
     return RowTokens(len(ids), places[0], len(places), any(ids[place] in stops for place in last_answer))
 
 
-def _labelled(rows: Dataset) -> Iterator[tuple[Sequence[int], Sequence[bool]]]:
+def _labelled(rows: Dataset) -> Iterator[Tokens]:
     for row in rows:
         yield row["input_ids"], [label != NOT_SUPERVISED for label in row["labels"]]
 
 
-def _completions(rows: Dataset, tokenizer: Any) -> Iterator[tuple[Sequence[int], Sequence[bool]]]:
+def _completions(rows: Dataset, tokenizer: Any) -> Iterator[Tokens]:
     for batch in rows.iter(_BATCH):
         wholes = [prompt + answer for prompt, answer in zip(batch["prompt"], batch["completion"], strict=True)]
         asked = _tokens(tokenizer, batch["prompt"], ask=True)
@@ -149,15 +150,48 @@ def preflight(
         which tell of a few longer ones.
 
     Raises:
+        UserError: see `check_base` and `check_rows`.
+    """
+    check_base(base, tokenizer, args, model)
+    places, counts = check_rows(rows, tokens_of(rows, tokenizer), ids, base, tokenizer, args)
+    return rows.select(places), counts
+
+
+def check_base(base: Path | Any, tokenizer: Any, args: Any, model: Any, strategy: str | None = None) -> None:
+    """Check the config of a run, of whatever kind, against its base model.
+
+    Args:
+        base, tokenizer, model: as of `preflight`.
+        args: of a trainer of TRL.
+        strategy: of the `Launch`; default: that of this process.
+
+    Raises:
         UserError: quantization that would be ignored or that FSDP could not shard, adapted modules that the model does
-            not have, special tokens that the tokenizer does not have, a row of which nothing is supervised or (raw text
-            apart) not the end, or a `max_length` that is too short for a completion or for many rows.
+            not have, or special tokens that the tokenizer does not have.
     """
     check_quantization(base, model)
-    check_sharded_quantization(model, os.environ.get("ACCELERATE_USE_FSDP") == "true")
+    check_sharded_quantization(model, strategy_here() if strategy is None else strategy)
     check_lora_targets(base, model)
     _tell_lost_updates(model)
     _check_special_tokens(tokenizer, args)
+
+
+def check_rows(
+    rows: Dataset, tokens: Iterable[Tokens], ids: Sequence[str], base: Path | Any, tokenizer: Any, args: Any
+) -> tuple[list[int], TokenCounts]:
+    """Check rows of which completions are learnt.
+
+    Args:
+        rows, ids, base, tokenizer, args: as of `preflight`.
+        tokens: of the rows, see `tokens_of`.
+
+    Returns:
+        The places of the rows that are not longer than `max_length`, and their counts.
+
+    Raises:
+        UserError: a row of which nothing is supervised or (raw text apart) not the end, or a `max_length` that is too
+            short for a completion or for many rows.
+    """
     if "labels" in rows.column_names and (args.assistant_only_loss or args.completion_only_loss is False):
         key = "assistant_only_loss" if args.assistant_only_loss else "completion_only_loss"
         raise UserError(
@@ -165,7 +199,7 @@ def preflight(
             "they; leave it out"
         )
     stops = stop_tokens(base, tokenizer)
-    measured = measure(rows, tokenizer, stops)
+    measured = measure(tokens, stops)
     for name, row in zip(ids, measured, strict=True):
         if not row.supervised:
             raise UserError(
@@ -178,18 +212,18 @@ def preflight(
                 f"row {name}: the end of its answer is not supervised ({endings} does not follow it), so that the "
                 "model would never learn to stop; give the token that the chat template writes there as --eos_token"
             )
-    rows, counts = _fitting(rows, ids, measured, args.max_length)
+    places, counts = _fitting(ids, measured, args.max_length)
     if args.completion_only_loss is False:
         counts = replace(counts, supervised=counts.tokens)
-    return rows, counts
+    return places, counts
 
 
 def _fitting(
-    rows: Dataset, ids: Sequence[str], measured: Sequence[RowTokens], max_length: int | None
-) -> tuple[Dataset, TokenCounts]:
+    ids: Sequence[str], measured: Sequence[RowTokens], max_length: int | None
+) -> tuple[list[int], TokenCounts]:
     counts = count(measured, max_length)
     if max_length is None or not counts.too_long:
-        return rows, counts
+        return list(range(len(measured))), counts
     named, longest = max(zip(ids, measured, strict=True), key=lambda pair: pair[1].supervised)
     mend = f"set --max_length {counts.longest}, the tokens of the longest row"
     if longest.supervised > max_length:
@@ -206,7 +240,7 @@ def _fitting(
     fitting = [place for place, row in enumerate(measured) if row.total <= max_length]
     counts = count([measured[place] for place in fitting], max_length)
     left_out = f"left out, for max_length {max_length}: {found}; {mend}, to keep them"
-    return rows.select(fitting), replace(counts, left_out=left_out)
+    return fitting, replace(counts, left_out=left_out)
 
 
 def _tell_lost_updates(model: Any) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from instructrec.adapters import INHERITED, WEIGHTS, check_keys
 from instructrec.core.errors import UserError
 
 UNCHECKED = "unchecked"
-"""The folder, within the output folder, that holds what was saved until `check_saved` has passed it."""
+"""The folder, within the output folder, that holds what was saved until it has been read back."""
 
 CHECKED_ROWS, CHECKED_TOKENS, CHECKED_POSITIONS = 3, 256, 16
 """Training rows that a saved model is compared on, the tokens of each that it reads, and the last that it predicts."""
@@ -37,9 +39,42 @@ def keep_types(model: Any) -> None:
         model.load_adapter = partial(model.load_adapter, autocast_adapter_dtype=False)
 
 
-def in_one_piece(trainer: Any) -> Any | None:
-    """A trainer's model; null where FSDP or DeepSpeed may have spread its weights over processes."""
-    return None if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled else trainer.model
+def save_checked(trainer: Any, folder: Path, rows: Iterable[Sequence[int]]) -> dict[str, Any] | None:
+    """Save what a `Trainer` has trained; only what could be read back gets to its place. Every process calls this.
+
+    What must not be published is left out: pickled arguments, a card without facts, and the frozen copy of the start
+    that TRL's trainers save beside an adapter that they went on from.
+
+    Args:
+        trainer: after `train`.
+        folder: the output folder of the run.
+        rows: tokens of training rows; the first few are read.
+
+    Returns:
+        What `check_saved` found; null in all processes but the main one, which do not wait for it.
+
+    Raises:
+        UserError: see `check_saved`.
+    """
+    unchecked = folder / UNCHECKED
+    trainer.save_model(str(unchecked))
+    if not trainer.is_world_process_zero():
+        return None
+    # FSDP and DeepSpeed may have spread the weights over the processes.
+    model = None if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled else trainer.model
+    found = check_saved(unchecked, model, list(islice(rows, CHECKED_ROWS)))
+    for path in unchecked.iterdir():
+        if path.is_file():
+            path.replace(folder / path.name)
+    shutil.rmtree(unchecked)
+    tidy(folder)  # TRL writes a card there with every checkpoint
+    return found
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a trainer leaves that must not be published: pickled arguments and a card without facts."""
+    for name in ("training_args.bin", "README.md"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def check_saved(folder: Path, model: Any | None, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
@@ -78,13 +113,6 @@ def check_saved(folder: Path, model: Any | None, rows: Sequence[Sequence[int]]) 
             f"(tolerance {tolerance:.3g}), so that it is not what was trained; the checkpoints beside it may be sound"
         )
     return {"rows": len(rows), "largest_difference": max(differences), "tolerance": tolerance}
-
-
-def publish(unchecked: Path, folder: Path) -> None:
-    """Move what `check_saved` has passed to its final place."""
-    for path in unchecked.iterdir():
-        path.replace(folder / path.name)
-    unchecked.rmdir()
 
 
 def _check_tensors(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What every training recipe shares: where it may write, how it resumes, and the line that shows its progress."""
+"""What every training recipe shares: where it may write, its trainer, how it resumes, shows its progress and ends."""
 
 from __future__ import annotations
 
@@ -6,18 +6,32 @@ import gc
 import json
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from accelerate import PartialState
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_utils import get_last_checkpoint
+from trl import get_quantization_config
 
 from instructrec.core.errors import UserError
 from instructrec.core.files import write_json
 from instructrec.data import HeldOutArguments
 from instructrec.evaluation.callback import HeldOutEvaluation
 from instructrec.evaluation.suites import from_row
+from instructrec.launch import strategy_here
 from instructrec.lineage import without_secrets
+from instructrec.models import trainable_on_cpu
+from instructrec.saved import UNCHECKED, keep_types
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,8 +43,15 @@ RUN = "run.json"
 _HARMLESS = {"logging_steps", "save_steps", "save_total_limit", "report_to", "output_dir", "disable_tqdm", "use_cpu"}
 
 
-def prepare_output(folder: Path, config: dict[str, Any], main_process: bool) -> str | None:
-    """Claim an output folder and find where to resume.
+def prepare_output(folder: Path, config: dict[str, Any], state: PartialState) -> str | None:
+    """Claim an output folder and find where to resume; every process calls this.
+
+    All of them look before the main process changes anything, and only then for the checkpoint: so they agree on it.
+
+    Args:
+        folder: which all processes must see.
+        config: the resolved config. How many processes there are belongs to it, for it decides what a step learns from.
+        state: of the processes.
 
     Returns:
         The last complete checkpoint, or null for a fresh run.
@@ -39,34 +60,42 @@ def prepare_output(folder: Path, config: dict[str, Any], main_process: bool) -> 
         UserError: the folder holds a run with another config, or something that is not a run.
         SystemExit: with code 0, the run is already finished.
     """
-    wanted = json.loads(json.dumps(without_secrets(config), default=str))
-    record = folder / RUN
-    if record.exists():
-        found = json.loads(record.read_text(encoding="utf-8"))
-        keys = sorted(k for k in {*wanted, *found} - _HARMLESS if wanted.get(k) != found.get(k))
-        if keys and not any(folder.glob("checkpoint-*")) and not (folder / "lineage.json").exists():
-            if main_process:  # that run ended before it had trained anything
-                record.unlink(missing_ok=True)
-        elif keys:
-            changes = ", ".join(_change(key, found.get(key), wanted.get(key)) for key in keys[:3])
-            raise UserError(f"{folder}: holds a run with another config ({changes}); choose another --output_dir")
-        elif (folder / "lineage.json").exists():
-            if main_process:
-                print(f"{folder}: already trained with this config; nothing to do")
-            raise SystemExit(0)
-    elif folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder}: is not empty and holds no run of a recipe; choose another --output_dir")
-    if main_process:
+    wanted = json.loads(json.dumps(without_secrets(config) | {"processes": state.num_processes}, default=str))
+    if _is_finished(folder, wanted):
+        state.print(f"{folder}: already trained with this config; nothing to do")
+        raise SystemExit(0)
+    state.wait_for_everyone()
+    if state.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        if not record.exists():
-            write_json(record, wanted)
+        write_json(folder / RUN, wanted)
+        shutil.rmtree(folder / UNCHECKED, ignore_errors=True)
         for saved in folder.glob("checkpoint-*"):
             if not _is_complete(saved):
                 shutil.rmtree(saved)  # a kill in the middle of saving
-    checkpoint = get_last_checkpoint(str(folder)) if folder.exists() else None
-    if checkpoint and main_process:
-        print(f"resuming from {checkpoint}")
+    state.wait_for_everyone()
+    checkpoint = get_last_checkpoint(str(folder))
+    if checkpoint:
+        state.print(f"resuming from {checkpoint}")
     return checkpoint
+
+
+def _is_finished(folder: Path, wanted: dict[str, Any]) -> bool:
+    """Whether the run that `wanted` asks for has ended; raises `UserError` if the folder holds anything else."""
+    try:
+        found = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(
+                f"{folder}: is not empty and holds no run of a recipe; choose another --output_dir"
+            ) from None
+        return False
+    finished = (folder / "lineage.json").exists()
+    keys = sorted(k for k in {*wanted, *found} - _HARMLESS if wanted.get(k) != found.get(k))
+    # Without weights, that run ended before it had trained anything.
+    if keys and (finished or any(folder.glob("checkpoint-*")) or any(folder.glob("*.safetensors"))):
+        changes = ", ".join(_change(key, found.get(key), wanted.get(key)) for key in keys[:3])
+        raise UserError(f"{folder}: holds a run with another config ({changes}); choose another --output_dir")
+    return finished
 
 
 def _change(key: str, then: Any, now: Any) -> str:
@@ -86,12 +115,46 @@ def _is_complete(checkpoint: Path) -> bool:
     return True
 
 
-def end_where_told(trainer: Any) -> None:
+def make_trainer(kind: Any, base: Path, args: Any, model: Any, tokenizer: Any, peft_config: Any, **options: Any) -> Any:
+    """A trainer of TRL, as the recipes train with it.
+
+    Args:
+        kind: its class.
+        base: the folder of the base model.
+        args: its arguments, completed in place.
+        model: TRL's `ModelConfig`.
+        tokenizer: with the chat template of the run.
+        peft_config: of a new adapter, or of one that is loaded in its place afterwards; null to train all weights.
+        options: what else the class takes: rows, callbacks, rewards.
+    """
+    args.model_init_kwargs = {"dtype": model.dtype, "attn_implementation": model.attn_implementation}
+    args.chat_template_path = None  # the tokenizer has it, with marks; TRL would read it again without them
+    args.disable_tqdm = True
+    args.include_num_input_tokens_seen = "non_padding"
+    args.restore_callback_states_from_checkpoint = True  # how long `patience` has lasted
+    trainer = kind(
+        model=str(base),
+        args=args,
+        processing_class=tokenizer,
+        quantization_config=get_quantization_config(model),
+        peft_config=peft_config,
+        **options,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainable_on_cpu(trainer.model)
+    keep_types(trainer.model)
+    _end_where_told(trainer)
+    return trainer
+
+
+def _end_where_told(trainer: Any) -> None:
     """Train no further step where a run resumes from the checkpoint of its last one, as transformers 5.23 would."""
     run_epoch = trainer._run_epoch
 
     def run_unless_done(*args: Any, **options: Any) -> None:
-        if trainer.state.global_step < trainer.state.max_steps:
+        stopping = (c for c in trainer.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback))
+        out_of_patience = any(c.early_stopping_patience_counter >= c.early_stopping_patience for c in stopping)
+        if trainer.state.global_step < trainer.state.max_steps and not out_of_patience:
             run_epoch(*args, **options)
         else:
             trainer.control.should_training_stop = True
@@ -99,18 +162,23 @@ def end_where_told(trainer: Any) -> None:
     trainer._run_epoch = run_unless_done
 
 
-def tidy(folder: Path) -> None:
-    """Remove what a trainer leaves that must not be published: pickled arguments and a card without facts."""
-    for name in ("training_args.bin", "README.md"):
-        (folder / name).unlink(missing_ok=True)
+@contextmanager
+def ending(trainer: Any) -> Iterator[None]:
+    """Within it a `Trainer` trains and saves; after it, its trackers are closed and the other processes parted from.
 
-
-def end(trainer: Any) -> None:
-    """Close the trackers of a `Trainer` and part from the other processes, at the end of a script.
-
-    The data-parallel wrapper is let go first. Were it the last to hold the process group, taking it apart would wait,
-    with Python's lock in hand, for a thread of gloo that sometimes waits for that lock.
+    So it is after a `UserError` too. The data-parallel wrapper is let go first. Were it the last to hold the process
+    group, taking it apart would wait, with Python's lock in hand, for a thread of gloo that sometimes waits for that
+    lock.
     """
+    try:
+        yield
+    except UserError:
+        _end(trainer)
+        raise
+    _end(trainer)
+
+
+def _end(trainer: Any) -> None:
     trainer.model_wrapped = trainer.model
     trainer.accelerator.free_memory()
     gc.collect()
@@ -118,17 +186,31 @@ def end(trainer: Any) -> None:
 
 
 def held_out(
-    arguments: HeldOutArguments, validation: Dataset, args: TrainingArguments, tokenizer: Any
+    arguments: HeldOutArguments,
+    validation: Dataset,
+    args: TrainingArguments,
+    tokenizer: Any,
+    strategy: str | None = None,
 ) -> tuple[Dataset | None, list[TrainerCallback]]:
     """The rows that a trainer evaluates on, and the callbacks that score them as instructions and stop in time.
 
+    Args:
+        strategy: of the `Launch`; default: that of this process.
+
     Raises:
-        UserError: there is nothing to evaluate on, or nothing that could tell when to stop.
+        UserError: there is nothing to evaluate on, nothing that could tell when to stop, or the weights are sharded, so
+            that no process could generate alone: all would wait for each other.
     """
     if args.eval_strategy == "no":
         if arguments.patience is not None:
             raise UserError("--patience: needs evaluations; set --eval_strategy steps and --eval_steps")
         return None, []
+    if (strategy_here() if strategy is None else strategy) in ("fsdp", "zero"):
+        raise UserError(
+            "eval_strategy: held-out instructions cannot be scored while weights are sharded (FSDP, DeepSpeed); set "
+            "--eval_strategy no and --load_best_model_at_end false, and score the adapter afterwards with "
+            "recipes/evaluate.py"
+        )
     if arguments.eval_items < 1 or not len(validation):
         raise UserError(
             "--eval_strategy: there are no validation rows to evaluate on; "

@@ -120,6 +120,7 @@ def main() -> None:
             items = [item for _, item in places]
             keys[name] = ask(scorer, origin, items, limits, store, share, partial(progress.advance, task))
     state.wait_for_everyone()
+    state.destroy_process_group()  # the main process goes on alone
     if not state.is_main_process:
         return
     store.load()

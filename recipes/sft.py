@@ -22,7 +22,6 @@ The same command again resumes from the last checkpoint. `--report_to tensorboar
 """
 
 import time
-from itertools import islice
 from pathlib import Path
 
 from instructrec.adapters import AdapterArguments, read_parent
@@ -41,16 +40,15 @@ def main() -> None:
 
     quiet()
     from accelerate import PartialState
-    from transformers import PrinterCallback
-    from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config, get_quantization_config
+    from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
     from instructrec.chat_templates import choose_template
     from instructrec.lineage import read_lineage, weights_sha256, write_lineage
     from instructrec.mixture import load_data
-    from instructrec.models import EMBEDDED, load_tokenizer, name_base, resolve_model, trainable_on_cpu
+    from instructrec.models import EMBEDDED, load_tokenizer, name_base, resolve_model
     from instructrec.preflight import preflight, tokens_of
-    from instructrec.saved import CHECKED_ROWS, UNCHECKED, check_saved, in_one_piece, keep_types, publish
-    from instructrec.training import ProgressLine, end, end_where_told, held_out, prepare_output, tidy
+    from instructrec.saved import save_checked
+    from instructrec.training import ProgressLine, ending, held_out, make_trainer, prepare_output
 
     threads = use_all_cores()
     started = time.time()
@@ -63,7 +61,6 @@ def main() -> None:
         dataset = load_data(data)
     tokenizer = load_tokenizer(folder)
     choose_template(tokenizer, args.chat_template_path, args.assistant_only_loss)
-    args.chat_template_path = None  # TRL would read it again, without the marks
     parent = read_parent(start.init_adapter, name, folder)
     if parent:
         parent.check_template(tokenizer)
@@ -74,38 +71,27 @@ def main() -> None:
     rows, counts = preflight(rows, ids, folder, tokenizer, args, model)
     output = Path(args.output_dir)
     given["dataset_fingerprint"] = dataset.fingerprint
-    checkpoint = prepare_output(output, given, state.is_main_process)
-    state.wait_for_everyone()
+    checkpoint = prepare_output(output, given, state)
     state.print(*dataset.uses, counts, sep="\n")
 
-    args.model_init_kwargs = {"dtype": model.dtype, "attn_implementation": model.attn_implementation}
-    args.disable_tqdm = True
-    args.include_num_input_tokens_seen = "non_padding"
-    trainer = SFTTrainer(
-        model=str(folder),
-        args=args,
+    trainer = make_trainer(
+        SFTTrainer,
+        folder,
+        args,
+        model,
+        tokenizer,
+        parent.config if parent else get_peft_config(model),
         train_dataset=rows,
         eval_dataset=validation,
-        processing_class=tokenizer,
-        quantization_config=get_quantization_config(model),
-        peft_config=parent.config if parent else get_peft_config(model),
         callbacks=[*callbacks, ProgressLine()],
     )
-    trainer.remove_callback(PrinterCallback)
-    trainable_on_cpu(trainer.model)
-    keep_types(trainer.model)
-    end_where_told(trainer)
     name_base(trainer.model, name, model.model_revision)
     if parent:
         parent.load_into(trainer.model)
-    result = trainer.train(resume_from_checkpoint=checkpoint)
-
-    trainer.save_model(str(output / UNCHECKED))
+    with ending(trainer):
+        result = trainer.train(resume_from_checkpoint=checkpoint)
+        read_back = save_checked(trainer, output, (ids for ids, _ in tokens_of(rows, tokenizer)))
     if state.is_main_process:
-        first = [ids for ids, _ in islice(tokens_of(rows, tokenizer), CHECKED_ROWS)]
-        read_back = check_saved(output / UNCHECKED, in_one_piece(trainer), first)
-        publish(output / UNCHECKED, output)
-        tidy(output)
         write_lineage(
             output,
             "sft",
@@ -125,6 +111,7 @@ def main() -> None:
                 "rows": len(rows),
                 "loss": result.training_loss,
                 "processes": state.num_processes,
+                "mixed_precision": trainer.accelerator.mixed_precision,
                 "trainable_parameters": trainer.get_num_trainable_parameters(),
                 "threads": threads,
                 "read_back": read_back,
@@ -136,7 +123,6 @@ def main() -> None:
             f"saved {output}; score it with: accelerate launch recipes/evaluate.py --model_name_or_path {scored}"
             f" --output_dir {output.parent / 'eval'}"
         )
-    end(trainer)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,10 +24,12 @@ from conftest import ROOT, assert_one_line_error, cli, largest_difference, recip
 
 from instructrec.core.errors import UserError
 from instructrec.launch import check_sharded_quantization, read_launch
+from instructrec.training import prepare_output
 
 CONFIGS = ROOT / "accelerate_configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 SFT = ROOT / "recipes" / "smollm2-135m" / "sft.yaml"
+UNWATCHED = {"eval_strategy": "no", "load_best_model_at_end": "false"}
 
 
 @dataclass
@@ -218,6 +222,17 @@ def test_keys_that_accelerate_completes_are_known(tmp_path):
     assert read_launch(tmp_path / "mine.yaml").shards == {"optimizer", "gradients"}
 
 
+def test_the_stage_is_that_of_deepspeeds_own_file(tmp_path):
+    (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": {"stage": 1}}))
+    values = {"distributed_type": "DEEPSPEED", "num_processes": 2}
+    values["deepspeed_config"] = {"deepspeed_config_file": str(tmp_path / "ds.json")}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
+    assert read_launch(tmp_path / "mine.yaml").shards == {"optimizer"}
+    (tmp_path / "ds.json").write_text("[]")
+    with pytest.raises(UserError, match=r"ds\.json: is no JSON object"):
+        read_launch(tmp_path / "mine.yaml")
+
+
 def test_a_misspelt_key_is_one_line_of_the_plan(tmp_path):
     text = (CONFIGS / "fsdp2.yaml").read_text().replace("fsdp_offload_params", "fsdp_ofload_params")
     (tmp_path / "mine.yaml").write_text(text)
@@ -227,23 +242,78 @@ def test_a_misspelt_key_is_one_line_of_the_plan(tmp_path):
 
 def test_four_bits_are_sharded_only_if_stored_in_dtype():
     model = SimpleNamespace(load_in_4bit=True, dtype="bfloat16", bnb_4bit_quant_storage=None)
-    check_sharded_quantization(model, fsdp=False)
+    for strategy in ("single", "ddp", "zero"):
+        check_sharded_quantization(model, strategy)
     with pytest.raises(UserError, match=r"FSDP shards .* not as uint8; set bnb_4bit_quant_storage: bf"):
-        check_sharded_quantization(model, fsdp=True)
+        check_sharded_quantization(model, "fsdp")
     model.bnb_4bit_quant_storage = "bfloat16"
-    check_sharded_quantization(model, fsdp=True)
+    check_sharded_quantization(model, "fsdp")
     model.dtype = "float32"
     with pytest.raises(UserError, match="set bnb_4bit_quant_storage: float32"):
-        check_sharded_quantization(model, fsdp=True)
+        check_sharded_quantization(model, "fsdp")
 
 
 def test_a_recipe_under_fsdp_refuses_what_would_stay_whole(instruction_set, tiny_model, tmp_path, monkeypatch):
-    given = sft_flags(instruction_set, tiny_model, tmp_path / "out", load_in_4bit="true")
+    given = sft_flags(instruction_set, tiny_model, tmp_path / "out", load_in_4bit="true", **UNWATCHED)
     done = cli("plan", str(SFT), *given, "--accelerate", str(CONFIGS / "fsdp2.yaml"))
     assert_one_line_error(done, "bnb_4bit_quant_storage", "set bnb_4bit_quant_storage: float32")
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     done = recipe("sft.py", *given)
     assert_one_line_error(done, "bnb_4bit_quant_storage", "set bnb_4bit_quant_storage: float32")
+
+
+def test_nobody_generates_alone_with_a_share_of_the_weights(instruction_set, tiny_model, tmp_path):
+    """Processes that score rows of their own would wait for each other's weights for ever."""
+    given = sft_flags(instruction_set, tiny_model, tmp_path / "out")
+    parts = ("eval_strategy: held-out instructions cannot", "sharded", "--eval_strategy no")
+    assert_one_line_error(cli("plan", str(SFT), *given, "--accelerate", str(CONFIGS / "zero3.yaml")), *parts)
+    assert_one_line_error(recipe("sft.py", *given, ACCELERATE_USE_FSDP="true"), *parts)
+
+
+class TestOutputOfSeveralProcesses:
+    @staticmethod
+    def states(number: int) -> list[SimpleNamespace]:
+        """What `prepare_output` knows of processes, which are threads here."""
+        barrier = threading.Barrier(number, timeout=20)
+        common = {"num_processes": number, "wait_for_everyone": barrier.wait, "print": lambda *_: None}
+        return [SimpleNamespace(is_main_process=rank == 0, **common) for rank in range(number)]
+
+    def prepared(self, folder: Path, config: dict) -> list[str | None]:
+        """What each of three processes is told, of which the main one is the last to come."""
+        others = self.states(3)
+        main = others.pop(0)
+        with ThreadPoolExecutor(2) as pool:
+            told = [pool.submit(prepare_output, folder, config, state) for state in others]
+            wait(told, timeout=0.2)
+            return [prepare_output(folder, config, main), *(future.result() for future in told)]
+
+    def test_all_resume_from_the_same_checkpoint(self, tmp_path):
+        output = tmp_path / "out"
+        assert self.prepared(output, {"lora_r": 4}) == [None] * 3
+        for step in (2, 4):  # a kill came while the second was written
+            (output / f"checkpoint-{step}").mkdir()
+        (output / "checkpoint-2" / "trainer_state.json").write_text("{}")
+        assert self.prepared(output, {"lora_r": 4}) == [str(output / "checkpoint-2")] * 3
+        assert not (output / "checkpoint-4").exists()
+
+    def test_another_number_of_processes_is_another_run(self, tmp_path):
+        output = tmp_path / "out"
+        self.prepared(output, {"lora_r": 4})
+        (output / "checkpoint-2").mkdir()
+        (one,) = self.states(1)
+        with pytest.raises(UserError, match=r"another config \(processes: 3 then, 1 now\)"):
+            prepare_output(output, {"lora_r": 4}, one)
+
+    def test_a_run_without_weights_makes_room_for_another(self, tmp_path):
+        output, (one,) = tmp_path / "out", self.states(1)
+        prepare_output(output, {"use_peft": False}, one)
+        (output / "unchecked").mkdir()
+        (output / "unchecked" / "model.safetensors").write_text("diverged")
+        assert prepare_output(output, {"use_peft": True}, one) is None
+        assert [path.name for path in output.iterdir()] == ["run.json"]  # or an adapter would be saved beside a model
+        (output / "model.safetensors").write_text("a kill came before the lineage was written")
+        with pytest.raises(UserError, match="use_peft: True then, False now"):
+            prepare_output(output, {"use_peft": False}, one)
 
 
 def losses(output: Path) -> list[float]:
@@ -256,12 +326,10 @@ def processes(output: Path) -> int:
     return json.loads((output / "lineage.json").read_text())["training"]["processes"]
 
 
-FOUR_STEPS = {
+FOUR_STEPS = UNWATCHED | {
     "max_steps": 4,
     "save_steps": 4,
     "logging_steps": 1,
-    "eval_strategy": "no",
-    "load_best_model_at_end": "false",
     "gradient_accumulation_steps": 1,
     "max_train_rows": 200,
 }
@@ -282,6 +350,21 @@ def test_two_processes_equal_one(packing, instruction_set, tiny_model, tmp_path)
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
     assert len(set(losses(tmp_path / "one"))) == 4
     assert largest_difference(tmp_path / "one", tmp_path / "two") <= 1e-6
+
+
+@pytest.mark.slow
+def test_a_quantized_base_is_trained_by_two_processes(instruction_set, tiny_model_of, tmp_path):
+    """As its YAML says of two GPUs: evaluations, checkpointing and the best adapter among them."""
+    config = ROOT / "recipes" / "qwen3-8b" / "sft.yaml"
+    more = {"dtype": "bfloat16", "gradient_accumulation_steps": 1, "max_train_rows": 100}
+    given = sft_flags(instruction_set, tiny_model_of("qwen3-8b"), tmp_path / "out", **more)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*torchrun, str(ROOT / "recipes" / "sft.py"), "--config", str(config), *given]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert processes(tmp_path / "out") == 2 and "held out    gold_nll" in done.stdout
+    again = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert again.returncode == 0 and again.stdout.count("already trained") == 1, again.stderr
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="needs `pip install deepspeed`")

@@ -295,7 +295,6 @@ class TestGoingOn:
         assert max(float((expected[key] - found[key]).abs().max()) for key in expected) <= 1e-6
 
     def test_the_plan_counts_the_adapter(self, parent, instruction_set, base, tmp_path):
-
         yaml = ROOT / "recipes" / "smollm2-135m" / "sft.yaml"
         planned = cli(
             "plan", str(yaml), *flags(instruction_set, base, tmp_path), "--init_adapter", str(parent), "--json"
@@ -380,6 +379,39 @@ class TestGoingOn:
         weights.rename(other / "adapter_model.bin")
         with pytest.raises(UserError, match="pickled weights are not read"):
             read_parent(str(other), str(base), base)
+
+    def test_dpo_starts_from_it_and_compares_with_it(self, parent, base, tmp_path):
+        """What recipes share serves other trainers: the first loss is ln 2, and the frozen copy does not go out."""
+        import math
+
+        from datasets import Dataset
+        from trl import DPOConfig, DPOTrainer, ModelConfig
+
+        from instructrec.models import load_tokenizer
+        from instructrec.saved import save_checked
+        from instructrec.training import ending, make_trainer
+
+        def said(text: str, role: str = "assistant") -> list[dict[str, str]]:
+            return [{"role": role, "content": text}]
+
+        rows = Dataset.from_list([{"prompt": said("Ask?", "user"), "chosen": said("Yes."), "rejected": said("No")}] * 4)
+        start, output = read_parent(str(parent), str(base), base), tmp_path / "dpo"
+        args = DPOConfig(
+            output_dir=str(output), use_cpu=True, bf16=False, max_steps=2, logging_steps=1, save_steps=2, report_to=[]
+        )
+        trainer = make_trainer(
+            DPOTrainer, base, args, ModelConfig(), load_tokenizer(base), start.config, train_dataset=rows
+        )
+        start.load_into(trainer.model)
+        start.load_into(trainer.model, "ref")
+        with ending(trainer):
+            trainer.train()
+            read_back = save_checked(trainer, output, iter(ROWS))
+        assert log(output)[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+        assert read_back["rows"] == 2 and read_back["largest_difference"] == 0
+        names = {path.name for path in output.iterdir()}
+        assert "adapter_model.safetensors" in names
+        assert not names & {"ref", "unchecked", "training_args.bin", "README.md"}
 
     def test_flags_that_say_the_same_are_no_conflict(self, parent, base):
         from trl import ModelConfig

@@ -63,8 +63,12 @@ def test_secrets_are_not_in_a_plan(weightless, instruction_set, tmp_path, monkey
         (),
         ("--packing", "false", "--per_device_train_batch_size", "3", "--max_length", "512"),
         ("--max_steps", "-1", "--num_train_epochs", "1.5", "--max_train_rows", "37", "--packing", "false"),
+        (
+            *("--max_steps", "-1", "--num_train_epochs", "2", "--max_train_rows", "11", "--packing", "false"),
+            *("--per_device_train_batch_size", "3", "--dataloader_drop_last", "true"),
+        ),
     ],
-    ids=["packed", "padded", "epochs"],
+    ids=["packed", "padded", "epochs", "dropped"],
 )
 def test_tokens_and_steps_are_those_of_the_run(more, tiny_model, instruction_set, tmp_path):
     given = ["--max_steps", "2", "--warmup_steps", "0", "--eval_strategy", "no", "--load_best_model_at_end", "false"]
@@ -94,7 +98,8 @@ def test_parameters_and_kept_tensors_are_those_of_the_loaded_model(use_peft, dty
     model = ModelConfig(use_peft=use_peft, lora_r=4, lora_dropout=0.0, lora_target_modules=["all-linear"], dtype=dtype)
     args = SFTConfig(use_cpu=True, bf16=False, activation_checkpointing=False, report_to=[])
     tokens = 64
-    counted = count(tiny_model, model, args, Batch(1, tokens, 10, packed=True), bf16=False)
+    batch, peft_config = Batch(1, tokens, 10, packed=True), get_peft_config(model)
+    counted = count(tiny_model, model, args, batch, bf16=False, peft_config=peft_config)
 
     loaded = AutoModelForCausalLM.from_pretrained(str(tiny_model), dtype=getattr(torch, dtype))
     adapted = get_peft_model(loaded, get_peft_config(model)) if use_peft else loaded
@@ -209,6 +214,20 @@ def test_supervised_tokens_are_shown(weightless, instruction_set, tmp_path):
         assert given.endswith("<|im_start|>assistant\n") and "<|im_end|>" in answer
 
 
+def test_rows_are_tokenized_once(weightless, instruction_set, tmp_path, monkeypatch):
+    from instructrec import preflight
+    from instructrec.plan import plan
+
+    asked = []
+    completions = preflight._completions
+    monkeypatch.setattr(
+        preflight, "_completions", lambda rows, tokenizer: (asked.append(len(rows)), completions(rows, tokenizer))[1]
+    )
+    more = ["--max_train_rows", "40", "--eval_items", "4", "--packing", "false"]
+    found = plan(SFT, flags(weightless, instruction_set, tmp_path / "out", *more))
+    assert found.run.rows + found.run.left_out == 40 and asked == [40, 4]
+
+
 def test_a_probe_times_steps(tiny_model, instruction_set, tmp_path):
     given = flags(tiny_model, instruction_set, tmp_path / "out", "--max_train_rows", "40")
     done = cli("plan", str(SFT), *given, "--probe")
@@ -223,10 +242,13 @@ def test_a_probe_times_steps(tiny_model, instruction_set, tmp_path):
         (["--max_steps", "3"], ["the YAML comes first"]),
         ([str(SFT), "--max_stepz", "3"], ["'--max_stepz'", "'--max_steps'"]),
         ([str(SFT), "--accelerate", "odd.yaml"], ["odd.yaml", "distributed_type 'MAGIC'"]),
+        ([str(SFT), "--accelerate", "ds.yaml"], ["deepspeed_config_file ds.json", "No such file"]),
         ([str(SFT), "--dataset_name", "nowhere"], ["nowhere", "not an instruction set"]),
         ([str(SFT), "--model_name_or_path", "./nowhere"], ["model './nowhere'", "no such folder"]),
     ],
 )
 def test_mistakes_are_one_line(arguments, parts, tmp_path):
     (tmp_path / "odd.yaml").write_text("distributed_type: MAGIC\n")
+    own = "distributed_type: DEEPSPEED\ndeepspeed_config: {deepspeed_config_file: ds.json}\n"
+    (tmp_path / "ds.yaml").write_text(own)
     assert_one_line_error(cli("plan", *arguments, cwd=tmp_path), *parts)

@@ -149,7 +149,8 @@ class TestSft:
         """With a learning rate that ruins the model the first evaluation is the best, and two more are enough."""
         flags = sft_flags(instruction_set, tiny_model, tmp_path / "out")
         flags += ["--max_steps", "20", "--learning_rate", "10", "--warmup_steps", "0", "--eval_items", "6"]
-        done = recipe("sft.py", *flags, "--eval_steps", "2", "--save_steps", "2", "--patience", "2")
+        flags += ["--eval_steps", "2", "--save_steps", "2", "--patience", "2", "--save_total_limit", "9"]
+        done = recipe("sft.py", *flags)
         assert done.returncode == 0, done.stderr
         assert "held out    gold_nll" in done.stdout and "stop_rate" in done.stdout
         states = [
@@ -161,6 +162,16 @@ class TestSft:
         assert max(curve) == state["global_step"] == best + 4 < 20
         assert state["best_global_step"] == best and state["best_metric"] == pytest.approx(curve[best])
         assert largest_difference(tmp_path / "out", tmp_path / "out" / f"checkpoint-{best}") == 0
+
+        # Killed when its patience had ended, and one evaluation before: patience is no longer than without the kill.
+        for lost in ([], [f"checkpoint-{best + 4}/trainer_state.json"]):
+            output = shutil.copytree(tmp_path / "out", tmp_path / f"killed{len(lost)}")
+            for name in ("lineage.json", "adapter_model.safetensors", *lost):
+                (output / name).unlink()
+            done = recipe("sft.py", *flags, "--output_dir", str(output))
+            assert done.returncode == 0 and "resuming from" in done.stdout, done.stderr
+            assert max(int(path.name.rpartition("-")[2]) for path in output.glob("checkpoint-*")) == best + 4
+            assert largest_difference(tmp_path / "out", output) == 0
 
     @pytest.mark.parametrize(
         ("flags", "parts"),

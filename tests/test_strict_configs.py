@@ -15,7 +15,7 @@ from instructrec.chat_templates import choose_template
 from instructrec.core.errors import UserError, run
 from instructrec.data import NOT_SUPERVISED, load_set, trainable
 from instructrec.models import load_tokenizer, stop_tokens
-from instructrec.preflight import RowTokens, count, measure, preflight
+from instructrec.preflight import RowTokens, count, measure, preflight, tokens_of
 
 TURN = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
 TEMPLATES = {
@@ -75,6 +75,13 @@ TABLE: list[tuple[str, str, list[str]]] = [
     ("packing: true\npacking_strategy: wrapped", "", ["packing_strategy", "see each other", "bfd"]),
     ("padding_free: true", "", ["padding_free", "set packing: true, or max_length: null"]),
     ("", "--attn_implementation flex_attention --use_cpu true", ["flex_attention does not train on a CPU", "sdpa"]),
+    ("attn_implementation: flash_attention_2", "", ["dtype: flash_attention_2 computes in 16 bits", "dtype: bfloat16"]),
+    ("lora_dropout: 0.1\nlora_alpha: 8", "", ["lora_dropout: all weights are trained", "set use_peft: true"]),
+    ("use_peft: true", "--use_peft false --lora_alpha 4", ["lora_alpha: all weights are trained", "or leave it out"]),
+    ("save_only_model: true", "", ["save_only_model: after an interruption", "leave it out"]),
+    ("ignore_data_skip: true", "", ["ignore_data_skip: after an interruption", "leave it out"]),
+    ("fsdp: full_shard", "", ["fsdp: how processes share a model", "accelerate_configs/fsdp2.yaml"]),
+    ("", "--deepspeed zero.json", ["deepspeed: how processes share a model", "accelerate_configs/zero3.yaml"]),
     ("truncation_mode: keep_end", "", ["truncation_mode", "left out, not truncated"]),
     ("num_train_epochs: 2\nmax_steps: 40", "", ["num_train_epochs: max_steps, which is 40", "set max_steps: -1"]),
     ("load_best_model_at_end: true", "", ["nothing is evaluated", "set eval_strategy: steps"]),
@@ -204,7 +211,7 @@ class TestRows:
         from trl import SFTConfig, SFTTrainer
 
         rows, _ = trainable(load_set(str(instruction_set), 30)["train"], None, tokenizer)
-        measured = measure(rows, tokenizer, stop_tokens(tiny_model, tokenizer))
+        measured = measure(tokens_of(rows, tokenizer), stop_tokens(tiny_model, tokenizer))
         choose_template(tokenizer, marked=True)
         for marks in (False, True):  # the shipped marks and the completion are the same tokens
             args = SFTConfig(
@@ -239,7 +246,7 @@ class TestRows:
         end = tokenizer.eos_token_id
         ids, labels = [5, 6, end, 7, 8, end, 9], [-100, 6, end, -100, 8, end, -100]
         rows = datasets.Dataset.from_dict({"input_ids": [ids], "labels": [labels]})
-        assert measure(rows, tokenizer, {end}) == [RowTokens(7, 1, 4, True)]
+        assert measure(tokens_of(rows, tokenizer), {end}) == [RowTokens(7, 1, 4, True)]
         unended = datasets.Dataset.from_dict({"input_ids": [ids], "labels": [[*labels[:5], -100, -100]]})
         with pytest.raises(UserError, match=r"row a: the end of its answer is not supervised .*'<\|im_end\|>'"):
             preflight(unended, ["a"], tiny_model, tokenizer, *args)

@@ -8,7 +8,6 @@ from typing import Any
 from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from instructrec.core.errors import UserError
 from instructrec.evaluation.results import item_scores
 from instructrec.evaluation.scoring import Scorer
 from instructrec.evaluation.suites import Item
@@ -21,26 +20,17 @@ class HeldOutEvaluation(TrainerCallback):
 
     `metric_for_best_model: gold_nll` (or `rouge_l`, `accuracy`, `stop_rate`) then keeps the best checkpoint, and
     transformers' `EarlyStoppingCallback`, given after this one, stops when it no longer improves. The items must be
-    of the validation split: what chooses a checkpoint measures nothing afterwards.
+    of the validation split: what chooses a checkpoint measures nothing afterwards. Every process needs the whole model,
+    so that it can generate alone.
 
     Args:
         items: what to ask; processes share them.
         tokenizer: with a chat template.
         batch_size: prompts encoded together.
-
-    Raises:
-        UserError: the weights are sharded over devices, so that no process can generate alone.
     """
 
     def __init__(self, items: Sequence[Item], tokenizer: Any, batch_size: int = 8) -> None:
         self.items, self.tokenizer, self.batch_size = list(items), tokenizer, batch_size
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if args.fsdp or args.deepspeed or getattr(args, "deepspeed_plugin", None) is not None:
-            raise UserError(
-                "eval_strategy: held-out instructions cannot be scored while weights are sharded (FSDP, DeepSpeed); "
-                "set --eval_strategy no and score the adapter afterwards with recipes/evaluate.py"
-            )
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
         model, metrics = given["model"], given["metrics"]
