@@ -29,7 +29,7 @@ test: setup ## the tests, but for the slow ones
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses auto --maxprocesses 4 --dist loadscope
 
 test-slow: setup ## the tests that train or score the real base model
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 2 --dist loadscope
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

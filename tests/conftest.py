@@ -50,7 +50,7 @@ def split_evenly(items, parts):
 '''
 
 
-SECONDS = 600
+SECONDS = 900
 """After which a command of a test is ended."""
 
 WARM = ("plan", "publish", "merge", "init")
@@ -247,7 +247,8 @@ def sft_flags(instruction_set: Path, model: Path, output: Path, **more: object) 
         "max_steps": 2,
         "eval_steps": 2,
         "save_steps": 2,
-        "eval_items": 4,
+        "eval_items": 2,
+        "max_train_rows": 200,
         "dtype": "float32",
     }
     return [text for key, value in {**flags, **more}.items() for text in (f"--{key}", str(value))]

@@ -42,7 +42,7 @@ def base(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def flags(instruction_set: Path, base: Path, output: Path, *more: str) -> list[str]:
     given = {"model_name_or_path": base, "dataset_name": instruction_set, "output_dir": output, "dtype": "float32"}
-    given |= {"max_steps": 2, "warmup_steps": 0, "save_steps": 2, "eval_steps": 2, "eval_items": 4}
+    given |= {"max_steps": 2, "warmup_steps": 0, "save_steps": 2, "eval_steps": 2, "eval_items": 2}
     given |= {"max_train_rows": 30, "logging_steps": 1, "learning_rate": 1e-2, "max_length": 1024}
     return [*(text for key, value in given.items() for text in (f"--{key}", str(value))), *more]
 

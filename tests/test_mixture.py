@@ -380,7 +380,7 @@ class TestRun:
         values = yaml.safe_load((ROOT / "recipes" / "smollm2-135m" / "sft.yaml").read_text())
         del values["dataset_name"]
         values |= {"mixture": parts, "model_name_or_path": str(tiny_model), "dtype": "float32"}
-        values |= {"max_steps": 2, "warmup_steps": 0, "eval_steps": 2, "save_steps": 2, "eval_items": 4}
+        values |= {"max_steps": 2, "warmup_steps": 0, "eval_steps": 2, "save_steps": 2, "eval_items": 2}
         values |= {"max_length": 1024, "output_dir": str(folder / "adapter")}
         (folder / "mixture.yaml").write_text(yaml.safe_dump(values))
         return folder
