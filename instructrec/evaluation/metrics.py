@@ -16,6 +16,7 @@ _stemmer = PorterStemmer()
 _UNSPACED = re.compile(f"[{UNSPACED}]")
 _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
 _ROUGE_TOKEN = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
+_METEOR_APART = re.compile(f"[{UNSPACED}\u3000-\u303f\uff00-\uffef]")
 _NUMBER = re.compile(  # none that is part of a name, as in CO2; a sign is none after a digit, as in 2020-2024
     r"(?<![A-Za-z_\d])(?<![A-Za-z_\d][.,])([-+]?)(\d+(?:[.,]\d+)*|\.\d+)((?:[eE][-+]?\d+)?)(?:\s*/\s*(\d+))?"
 )
@@ -107,14 +108,14 @@ def _wordnet() -> Any:
 def _meteor_tokens(text: str) -> list[str]:
     from nltk.tokenize import word_tokenize
 
-    return word_tokenize(_UNSPACED.sub(r" \g<0> ", text), preserve_line=True)
+    return word_tokenize(_METEOR_APART.sub(r" \g<0> ", text), preserve_line=True)
 
 
 def meteor(output: str, targets: Sequence[str]) -> float:
     """METEOR (Banerjee and Lavie, 2005) as NLTK computes it: exact matches, then stems, then synonyms.
 
     Synonyms are WordNet's, where NLTK has its data (`python -m nltk.downloader wordnet`), else there are none. Tokens
-    are the Penn Treebank's; single characters in scripts without spaces.
+    are the Penn Treebank's; single characters, punctuation too, in scripts without spaces.
     """
     from nltk.translate.meteor_score import meteor_score
 

@@ -65,6 +65,8 @@ class Component:
             UserError: the function raises, hangs, or gives anything but a finite number or null for each completion;
                 or a column that it needs is not there.
         """
+        if not completions:
+            return []
         batch = self._taken({"prompts": prompts, "completions": completions, **columns})
         if load := getattr(self.function, "load", None):
             load()

@@ -93,7 +93,7 @@ def _resolve(name: str, where: str) -> Callable[..., Any]:
     function = getattr(module, attribute, None)
     if not callable(function):
         known = [key for key, value in vars(module).items() if callable(value)]
-        raise UserError(f"{where}: {module.__file__} has no function {attribute!r}.{nearest(attribute, known)}")
+        raise UserError(f"{where}: there is no function {attribute!r}.{nearest(attribute, known)}")
     called = function.__call__ if inspect.isclass(function) else function
     if inspect.iscoroutinefunction(called):
         raise UserError(f"{where}: is a coroutine; a reward must be a plain function")
