@@ -681,7 +681,7 @@ def publish(
         )
 
 
-rewards = typer.Typer(help="What responses are worth, by a YAML of rewards (docs/rewards.md).", no_args_is_help=True)
+rewards = typer.Typer(help="What responses are worth, by a YAML of rewards (docs/rewards.md).")
 app.add_typer(rewards, name="rewards")
 
 

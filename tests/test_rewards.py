@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -170,6 +171,9 @@ class Counter:
 def raises(completions, **columns):
     return [1 / len(c) for c in completions]
 
+def leaves(completions, **columns):
+    raise SystemExit(0)
+
 def nan(completions, **columns):
     return [math.nan if c == "bad" else 1 for c in completions]
 
@@ -245,6 +249,7 @@ def test_what_hangs_is_stopped_and_named(tmp_path, own, name, completions):
     [
         ("raises", ["row i1, completion ''", "ZeroDivisionError: division by zero", "own.py:17)"]),
         ("nan", ["row i2, completion 'bad'", "gave nan"]),
+        ("leaves", ["row i0, completion 'good'", "SystemExit: 0"]),
         ("text", ["row i0, completion 'good'", "gave '1'"]),
         ("few", ["gave 1 values for 3 completions"]),
         ("together", ["a batch of 3 of which none fails alone, from row i0", "AssertionError"]),
@@ -403,6 +408,21 @@ def test_a_reward_that_hangs_ends_the_command(tmp_path, own):
     (tmp_path / "r.yaml").write_text("- {name: 'own.py:hangs'}")
     done = cli("rewards", "score", "f.jsonl", "--rewards", "r.yaml", "--seconds", "0.2", cwd=tmp_path)
     assert_one_line_error(done, "reward 'hangs'", "row q7", "'never'", "0.2 s")
+
+
+def test_the_docs_examples_work(tmp_path, monkeypatch):
+    blocks = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "docs" / "rewards.md").read_text(), re.S)
+    code = dict(reversed(blocks))
+    monkeypatch.chdir(tmp_path)
+    Path("my_rewards").mkdir()
+    Path("my_rewards/style.py").write_text(code["python"])
+    Path("rewards.yaml").write_text(code["yaml"])
+    rewards = load_rewards(Path("rewards.yaml"))
+    said = [
+        [{"role": "assistant", "content": text}] for text in ("Sit down, would you please?", "Setz dich bitte hin.")
+    ]
+    found = rewards.each(["p", "p"], said, language=["en", "de"], targets=[["Please sit down."], ["Bitte setz dich."]])
+    assert found["polite"] == [1, None] and found["length"] == [1, 0.8] and all(found["chrf"])
 
 
 def test_the_built_in_names():

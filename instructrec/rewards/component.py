@@ -23,6 +23,9 @@ Messages = list[dict[str, Any]]
 RewardFunction = Callable[..., list[float | None]]
 """`f(prompts, completions, **columns)`, TRL's signature: a number for each completion, null where it does not apply."""
 
+FAILURES = (Exception, SystemExit, Overrun)
+"""What code of others may raise; Ctrl-C is none of it."""
+
 _GIVEN = ("prompts", "completions")
 _OURS = (__file__, time_limit.__file__, futures.__file__)
 
@@ -72,7 +75,7 @@ class Component:
             load()
         try:
             values = self._run(batch, self.seconds)
-        except (Exception, Overrun) as error:
+        except FAILURES as error:
             place, cause = self._alone(batch, len(completions), error)
             whole = f"a batch of {len(completions)} of which none fails alone, from " if place is None else ""
             reason = f"{whole}{_place(place or 0, completions, columns)}: {self._describe(cause)}"
@@ -127,7 +130,7 @@ class Component:
             }
             try:
                 self._run(one, max(end - time.monotonic(), 0.01))
-            except (Exception, Overrun) as alone:
+            except FAILURES as alone:
                 if isinstance(alone, Overrun) and not isinstance(error, Overrun):
                     break
                 return place, alone

@@ -105,7 +105,7 @@ def _imported(load: Callable[[], ModuleType], where: str) -> ModuleType:
         return load()
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
-    except Exception as error:  # of the module's own code, too
+    except (Exception, SystemExit) as error:  # of the module's own code, too
         raise UserError(f"{where}: cannot be imported ({type(error).__name__}: {one_line(str(error))})") from error
 
 
