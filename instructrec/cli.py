@@ -716,7 +716,7 @@ def rewards_score(
     for row, values, reward in score_file(file, load_rewards(config, seconds)):
         count += 1
         print(json.dumps({"id": row, "reward": reward, "rewards": values}))
-        for name, value in {**values, "reward": reward}.items():
+        for name, value in {**values, "R": reward}.items():
             found.setdefault(name, []).extend([] if value is None else [value])
     for name, numbers in found.items():
         mean = f"{fmean(numbers):.4f}" if numbers else "applies to no row"

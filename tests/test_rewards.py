@@ -380,6 +380,7 @@ def test_score_prints_every_row_and_the_means(tmp_path):
     assert first == {"id": "a", "reward": 1, "rewards": {"exact_match": 1} | nothing}
     assert second == {"id": "f.jsonl:2", "reward": 0, "rewards": {"exact_match": 0, "constraints": 0, "language": None}}
     assert "exact_match: 0.5000 (2 of 2 rows)" in done.stderr and "language: applies to no row" in done.stderr
+    assert "R: 0.5000 (2 of 2 rows)" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import math
+import re
 import sys
 import typing
 from collections import Counter
@@ -48,7 +49,7 @@ def load_rewards(path: Path, seconds: float = SECONDS) -> Rewards:
         name, weight, args = _entry(entry, f"{path}: reward {number}")
         where = f"{path}: reward {name!r}"
         function = _resolve(name, where)
-        label = name if name in BUILT_IN else function.__name__
+        label = re.split("[.:]", name)[-1]
         times[label] += 1
         label += f"_{times[label]}" if times[label] > 1 else ""
         components.append(Component(label, weight, _with_arguments(function, args, where), seconds))
