@@ -681,6 +681,48 @@ def publish(
         )
 
 
+rewards = typer.Typer(help="What responses are worth, by a YAML of rewards (docs/rewards.md).")
+app.add_typer(rewards, name="rewards")
+
+
+@rewards.command("score")
+def rewards_score(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="JSONL of prompt, completion, and what rewards need: targets, checks, language, …"
+        ),
+    ],
+    config: Annotated[Path, typer.Option("--rewards", metavar="YAML", help="A list of {name, weight, args}.")],
+    seconds: Annotated[float, typer.Option(help="For a call of a reward, of 64 rows, at most.")] = 60,
+) -> None:
+    """Print every response's rewards as a line of JSON, and their means to the error stream.
+
+    `reward` is the weighted mean of those that apply; one that does not apply to a row is null.
+
+    instructrec rewards score responses.jsonl --rewards rewards.yaml
+    """
+    import json
+    import math
+    from statistics import fmean
+
+    from instructrec.rewards.load import load_rewards
+    from instructrec.rewards.score import score_file
+
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise UserError(f"--seconds: must be a finite number above 0, not {seconds:g}")
+    found: dict[str, list[float]] = {}
+    count = 0
+    for row, values, reward in score_file(file, load_rewards(config, seconds)):
+        count += 1
+        print(json.dumps({"id": row, "reward": reward, "rewards": values}))
+        for name, value in {**values, "R": reward}.items():
+            found.setdefault(name, []).extend([] if value is None else [value])
+    for name, numbers in found.items():
+        mean = f"{fmean(numbers):.4f}" if numbers else "applies to no row"
+        print(f"{name}: {mean} ({len(numbers)} of {count} rows)", file=sys.stderr)
+
+
 @app.command()
 def trace(
     row: Annotated[str, typer.Argument(metavar="ID", help="A row's id, or its first 6 hex digits or more.")],

@@ -58,7 +58,8 @@ RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
         (
             "0 or more",
             lambda n: n >= 0,
-            "weight_decay max_grad_norm warmup_steps neftune_noise_alpha dataloader_num_workers eval_items eval_delay",
+            "weight_decay max_grad_norm warmup_steps neftune_noise_alpha dataloader_num_workers eval_items eval_delay "
+            "tolerance",
         ),
         ("above 0", lambda n: n > 0, "learning_rate num_train_epochs adam_epsilon"),
         ("above 0 and 100 at most", lambda n: 0 < n <= 100, "weight"),
@@ -98,12 +99,20 @@ COMMAND_LINE = "command line"
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping. Raises `UserError` with the line where it does not parse or where a key is given again."""
+    """A YAML mapping. Raises `UserError` as `parse_yaml` does, or where it is none."""
+    values = parse_yaml(path)
+    if not isinstance(values, dict):
+        raise UserError(f"config {path}: must be a mapping of keys to values")
+    return values
+
+
+def parse_yaml(path: Path) -> Any:
+    """What a YAML holds. Raises `UserError` with the line where it does not parse or where a key is given again."""
     try:
         text = path.read_text(encoding="utf-8")
         for key, line in _repeated(yaml.compose(text, Loader=yaml.SafeLoader)):
             raise UserError(f"config {path}:{line}: key {key!r} is given twice; leave one of them out")
-        values = yaml.safe_load(text)
+        return yaml.safe_load(text)
     except OSError as error:
         raise UserError(f"config {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -112,9 +121,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         raise UserError(f"config {place}: not YAML ({getattr(error, 'problem', None) or error})") from None
-    if not isinstance(values, dict):
-        raise UserError(f"config {path}: must be a mapping of keys to values")
-    return values
 
 
 def _repeated(root: yaml.Node | None) -> Iterator[tuple[str, int]]:
@@ -122,9 +128,12 @@ def _repeated(root: yaml.Node | None) -> Iterator[tuple[str, int]]:
     open_nodes, visited = [root], set()
     while open_nodes:
         node = open_nodes.pop()
-        if id(node) in visited or not isinstance(node, yaml.MappingNode):
+        if id(node) in visited or not isinstance(node, yaml.CollectionNode):
             continue
         visited.add(id(node))  # an alias may lead back to it
+        if isinstance(node, yaml.SequenceNode):
+            open_nodes += node.value
+            continue
         seen = set()
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode):

@@ -247,11 +247,19 @@ def number_of_sections(response: str, *, section_spliter: str, num_sections: int
     return len(re.findall(re.escape(section_spliter.strip()) + r"\s?\d+", response)) >= num_sections
 
 
+def json_text(response: str) -> Any:
+    """The value of a response that is JSON, alone or between fences. Raises `ValueError` where it is none."""
+    try:
+        return json.loads(re.sub(r"^```(?:json|Json|JSON)?|```$", "", response.strip()))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 @check("detectable_format:json_format")
 def is_json(response: str) -> bool:
     try:
-        json.loads(re.sub(r"^```(?:json|Json|JSON)?|```$", "", response.strip()))
-    except (ValueError, RecursionError):
+        json_text(response)
+    except ValueError:
         return False
     return True
 

@@ -6,6 +6,9 @@ import pycld2
 
 _NOW = {"iw": "he", "jw": "jv"}  # codes that ISO 639-1 has withdrawn
 
+CODES = frozenset(_NOW.get(code, code.partition("-")[0]) for _, code in pycld2.LANGUAGES)
+"""What `identify` can say."""
+
 
 def identify(text: str) -> str | None:
     """ISO 639-1 code of the language that most of `text` is in; null where that cannot be told."""

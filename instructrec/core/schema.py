@@ -251,8 +251,10 @@ def _check(value: Any, field: pa.Field, key: str, where: str) -> None:
             for index, element in enumerate(value):
                 _check(element, item, f"{key}[{index}]", where)
     elif pa.types.is_map(kind):
-        pairs = value.items() if isinstance(value, dict) else value
-        fits = all(isinstance(k, str) and isinstance(v, (int, float, type(None))) for k, v in pairs)
+        pairs = value.items() if isinstance(value, dict) else value  # a list of pairs where Parquet is read
+        fits = isinstance(value, (dict, list)) and all(
+            isinstance(k, str) and isinstance(v, (int, float, type(None))) and not isinstance(v, bool) for k, v in pairs
+        )
     elif pa.types.is_integer(kind):
         fits = isinstance(value, int) and not isinstance(value, bool)
     elif pa.types.is_floating(kind):

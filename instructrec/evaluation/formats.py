@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from instructrec.core.errors import UserError
+from instructrec.core.files import read_json_lines
 from instructrec.core.schema import SUITE_ITEM, check_choices, check_record, read_suite
 
 MOST_LABELS = 5
@@ -210,24 +211,18 @@ def _super_ni(path: Path, task: dict[str, Any]) -> Placed:
 # --- JSONL: one record per line
 
 
-def _lines(path: Path) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if line.strip():
-            try:
-                yield f"{path}:{number}", json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{path}:{number}: not JSON ({error})") from None
-
-
 def _json_lines(path: Path) -> Placed:
-    _, first = next(_lines(path), ("", None))
+    _, first = next(read_json_lines(path), ("", None))
     keys = first.keys() if isinstance(first, dict) else set()
     if "instruction_id_list" in keys:
-        return (_ifeval(where, record) for where, record in _lines(path))
+        return (_ifeval(where, record) for where, record in read_json_lines(path))
     if "instances" in keys:
-        return (placed for where, record in _lines(path) for placed in _self_instruct(where, record))
+        return (placed for where, record in read_json_lines(path) for placed in _self_instruct(where, record))
     if {"chosen", "rejected"} & keys:
-        return (_pair(where, f"{path.stem}-{number}", record) for number, (where, record) in enumerate(_lines(path)))
+        return (
+            _pair(where, f"{path.stem}-{number}", record)
+            for number, (where, record) in enumerate(read_json_lines(path))
+        )
     return ((f"{path} (id {row['id']})", _generic(row)) for row in read_suite(path))
 
 

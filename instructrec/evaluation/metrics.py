@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -9,10 +10,16 @@ from typing import Any
 
 from nltk.stem.porter import PorterStemmer
 
-from instructrec.core.segmentation import UNSPACED, words
+from instructrec.core.segmentation import UNSPACED
 
 _stemmer = PorterStemmer()
 _UNSPACED = re.compile(f"[{UNSPACED}]")
+_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
+_ROUGE_TOKEN = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
+_METEOR_APART = re.compile(f"[{UNSPACED}\u3000-\u303f\uff00-\uffef]")
+_NUMBER = re.compile(  # none that is part of a name, as in CO2; a sign is none after a digit, as in 2020-2024
+    r"(?<![A-Za-z_\d])(?<![A-Za-z_\d][.,])([-+]?)(\d+(?:[.,]\d+)*|\.\d+)((?:[eE][-+]?\d+)?)(?:\s*/\s*(\d+))?"
+)
 
 
 @cache
@@ -22,8 +29,11 @@ def _stem(word: str) -> str:
 
 
 def rouge_tokens(text: str) -> list[str]:
-    """Lower-case stemmed words; single characters in scripts without spaces."""
-    return [_stem(word) for word in words(text.lower())]
+    """Lower-case stemmed runs of letters and digits; single characters in scripts without spaces.
+
+    On ASCII these are rouge_score's own, with its stemmer.
+    """
+    return [_stem(word) for word in _ROUGE_TOKEN.findall(text.lower())]
 
 
 class _Tokenizer:
@@ -65,10 +75,52 @@ def _bleu(tokenize: str) -> Any:
 def bleu(output: str, targets: Sequence[str]) -> float:
     """Smoothed BLEU of the sentence (Papineni et al., 2002) as sacrebleu computes it, divided by 100.
 
-    Answers in scripts without spaces are cut into characters.
+    Chinese is cut by sacrebleu's `zh`, other scripts without spaces into characters.
     """
-    unspaced = any(_UNSPACED.search(target) for target in targets)
-    return _bleu("char" if unspaced else "13a").sentence_score(output, list(targets)).score / 100
+    unspaced = "".join(_UNSPACED.findall("".join(targets)))
+    tokenize = "13a" if not unspaced else "zh" if _HAN.fullmatch(unspaced) else "char"
+    return _bleu(tokenize).sentence_score(output, list(targets)).score / 100
+
+
+def fuzzy(output: str, targets: Sequence[str]) -> float:
+    """1 less the Levenshtein distance by the longer text's length, the best over the accepted answers."""
+    from rapidfuzz.distance import Levenshtein
+
+    return max(Levenshtein.normalized_similarity(output, target) for target in targets)
+
+
+class _NoSynonyms:
+    def synsets(self, word: str) -> list[Any]:
+        return []
+
+
+@cache
+def _wordnet() -> Any:
+    from nltk.corpus import wordnet
+
+    try:
+        wordnet.ensure_loaded()
+    except LookupError:
+        return _NoSynonyms()
+    return wordnet
+
+
+def _meteor_tokens(text: str) -> list[str]:
+    from nltk.tokenize import word_tokenize
+
+    return word_tokenize(_METEOR_APART.sub(r" \g<0> ", text), preserve_line=True)
+
+
+def meteor(output: str, targets: Sequence[str]) -> float:
+    """METEOR (Banerjee and Lavie, 2005) as NLTK computes it: exact matches, then stems, then synonyms.
+
+    Synonyms are WordNet's, where NLTK has its data (`python -m nltk.downloader wordnet`), else there are none. Tokens
+    are the Penn Treebank's; single characters, punctuation too, in scripts without spaces.
+    """
+    from nltk.translate.meteor_score import meteor_score
+
+    references = [_meteor_tokens(target) for target in targets]
+    return meteor_score(references, _meteor_tokens(output), wordnet=_wordnet())
 
 
 def exact_match(output: str, targets: Sequence[str]) -> float:
@@ -78,3 +130,23 @@ def exact_match(output: str, targets: Sequence[str]) -> float:
         return " ".join(text.casefold().split()).rstrip(".。")
 
     return float(canonical(output) in {canonical(target) for target in targets})
+
+
+def last_number(text: str) -> float | None:
+    """The last number in a text: signs, decimals, thousands, exponents and fractions; null where there is none.
+
+    A single comma before exactly three digits parts thousands, any other is a decimal one; of dots it is the reverse.
+    """
+    value = None
+    for sign, digits, exponent, divisor in _NUMBER.findall(text.translate(str.maketrans("．－−", ".--"))):
+        number = float(sign + _plain(digits) + exponent) / (float(divisor or 1) or math.nan)
+        value = number if math.isfinite(number) else value
+    return value
+
+
+def _plain(digits: str) -> str:
+    """Digits as Python writes them: `1,234.5` and `1.234,5` are 1234.5."""
+    *groups, rest = re.split("[.,]", digits)
+    kinds = set(re.findall("[.,]", digits))
+    thousands = len(kinds) == 1 and (len(groups) > 1 or (kinds == {","} and len(rest) == 3 and groups != ["0"]))
+    return "".join((*groups, rest)) if thousands or not groups else f"{''.join(groups)}.{rest}"
