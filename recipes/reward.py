@@ -44,6 +44,7 @@ def main() -> None:
     from instructrec.evaluation.pair_accuracy import as_lines, rank_with_reward_model
     from instructrec.launch import strategy_here
     from instructrec.lineage import read_lineage, weights_sha256, write_lineage
+    from instructrec.memory import SCORES
     from instructrec.models import EMBEDDED, load_tokenizer, name_base, resolve_model
     from instructrec.monitor import RewardWatch
     from instructrec.preflight import preflight_pairs, tokens_of_pairs
@@ -70,7 +71,7 @@ def main() -> None:
     checkpoint = prepare_output(output, given, state)
     state.print(counts)
 
-    model.lora_task_type = "SEQ_CLS"  # so that PEFT trains and saves the new output layer too
+    model.lora_task_type = SCORES
     trainer = make_trainer(
         RewardTrainer,
         folder,
