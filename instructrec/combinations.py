@@ -41,7 +41,7 @@ def check_combinations(values: Mapping[str, Any], given: Mapping[str, str]) -> N
     """
     known = defaultdict(lambda: None, values)
     for faults in (
-        *(_data, _precision, _quantization, _adapter, _attention, _steps, _resumption, _preferences, _reward_model),
+        *(_data, _precision, _preferences, _reward_model, _quantization, _adapter, _attention, _steps, _resumption),
         *(_best_model, _trackers),
     ):
         for fault in faults(known, given):

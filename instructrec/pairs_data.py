@@ -1,7 +1,7 @@
 """Preference pairs → what TRL's preference trainers take. Pairs that break their contract are refused, by file and row.
 
-A folder of pairs has `train/ validation/ test_documents/ test_corruptors/` of Parquet, the last two of documents and of
-kinds of fault that no training pair has, and a `manifest.json` with the `fingerprint` of its Parquet.
+A folder of pairs (`instructrec pairs`) has the splits of `schema.PAIR_SPLITS` and a `manifest.json` with the
+`fingerprint` of their Parquet.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from instructrec.core.files import fingerprint
 from instructrec.core.schema import (
     HELD_OUT,
     PAIR,
+    PAIR_SPLITS,
+    TEST_CORRUPTORS,
     TEST_DOCUMENTS,
     TRAIN,
     VALIDATION,
@@ -33,11 +35,8 @@ if TYPE_CHECKING:
 
 QUICKSTART_PAIRS = "outputs/quickstart/pairs"
 
-TEST_CORRUPTORS = "test_corruptors"
 UNSEEN = (TEST_DOCUMENTS, TEST_CORRUPTORS)
-"""The splits that no training pair shares a document or a kind of fault with."""
-
-PAIR_SPLITS = (TRAIN, VALIDATION, *UNSEEN)
+"""The splits that no training pair shares a document with, nor, of the latter, a kind of fault."""
 
 
 @dataclass
@@ -194,7 +193,7 @@ def _check_hold_out(folder: Path, read: dict[str, list[dict[str, Any]]], watched
     """Refuse training pairs that share something with a held-out pair, or with a held-out row of an instruction set."""
     prompts: dict[str, str] = {}
     spans = Spans()
-    held_out = [(pair, f"the pair {pair['name']}") for split in (VALIDATION, TEST_DOCUMENTS) for pair in read[split]]
+    held_out = [(pair, f"the pair {pair['name']}") for split in (VALIDATION, *UNSEEN) for pair in read[split]]
     held_out += [
         (row, f"{watched / split} row {row['id']}")
         for split in (VALIDATION, *HELD_OUT)

@@ -322,7 +322,7 @@ def start_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]
 def pair_flags(pairs: Path, instruction_set: Path, model: Path, output: Path, **more: object) -> list[str]:
     """Two steps of recipes/dpo.py or recipes/reward.py on a tiny model; in float32, unless `more` says otherwise."""
     given = {"held_out_set": instruction_set, "max_train_rows": 24, "gradient_accumulation_steps": 1, "ranked_pairs": 6}
-    return sft_flags(pairs, model, output, **given, **more)
+    return sft_flags(pairs, model, output, **given | more)
 
 
 def sft_flags(instruction_set: Path, model: Path, output: Path, **more: object) -> list[str]:
