@@ -107,6 +107,7 @@ class Pairs:
             "pairs": {
                 "name": self.name,
                 "fingerprint": self.fingerprint,
+                "splits": {split: len(rows) for split, rows in self.rows.items()},
                 "lineage": read_lineage(Path(self.name)),
             },
             "held_out_set": {"name": self.held_out_set, "fingerprint": read_manifest(watched)["fingerprint"]},
