@@ -96,7 +96,7 @@ def test_a_plan_counts_the_real_model_and_fits_the_card(name, planned):
 def test_dpo_takes_no_second_base_model(name, planned, pairs):
     found = planned(name, ROOT / "accelerate_configs" / "single_gpu.yaml", "dpo", dataset_name=pairs, max_train_rows=8)
     assert found.model.trainable == PARAMETERS[name][1] and found.memory.peak < CARD - SPARE
-    assert found.memory.parts["reference"] == found.memory.parts["adapter"] < found.memory.parts["weights"] / 50
+    assert found.memory.parts["reference"] == found.memory.parts["adapter"] < found.memory.parts["weights"] / 20
 
     row = next(line for line in (RECIPES / "README.md").read_text().splitlines() if f"{name}/sft.yaml" in line)
     weights, peak = (float(number) for number in re.findall(r"(\d+\.\d) GiB", row))

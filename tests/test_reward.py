@@ -34,10 +34,11 @@ def trained(given, tmp_path_factory):
 
 def test_learns_to_rank_the_pairs_it_is_shown(given, tmp_path):
     """Begins with ln 2, for both answers of a pair get about the same, and tells them apart in the end."""
-    more = {"max_train_rows": 4, "max_steps": 25, "save_steps": 25, "eval_strategy": "no", "ranked_pairs": 0}
-    done = recipe("reward.py", *given(tmp_path / "out", **more, load_best_model_at_end="false"))
+    more = {"max_train_rows": 4, "max_steps": 40, "save_steps": 40, "eval_strategy": "no", "ranked_pairs": 0}
+    more |= {"learning_rate": 3e-2, "load_best_model_at_end": "false"}
+    done = recipe("reward.py", *given(tmp_path / "out", **more))
     assert done.returncode == 0, done.stderr
-    losses = [entry["loss"] for entry in log(tmp_path / "out", 25) if "loss" in entry]
+    losses = [entry["loss"] for entry in log(tmp_path / "out", 40) if "loss" in entry]
     assert losses[0] == pytest.approx(math.log(2), abs=0.05) and losses[-1] < losses[0] - 0.1
 
 
