@@ -73,7 +73,7 @@ class Parent:
         for key, name in INHERITED.items():
             value = getattr(self.config, name, None)
             value = sorted(value) if isinstance(value, (set, list, tuple)) else value
-            if origins.get(key) == COMMAND_LINE and _names(getattr(model, key)) != _names(value):
+            if origins.get(key) == COMMAND_LINE and comparable(getattr(model, key)) != comparable(value):
                 raise UserError(
                     f"--{key}: the adapter {self.folder} has {value}; leave the flag out to go on from it, "
                     "or --init_adapter to start a new one"
@@ -102,6 +102,12 @@ class Parent:
         Raises:
             UserError: they do not fit the adapter's config.
         """
+        self._load(model, name)
+        if name != "default":  # PEFT has made it in the base's types, and rounded its weights to them
+            match_types(model, name, "default")
+            self._load(model, name)
+
+    def _load(self, model: Any, name: str) -> None:
         try:
             loaded = model.load_adapter(
                 str(self.folder), name, is_trainable=name != "ref", torch_device="cpu", autocast_adapter_dtype=False
@@ -112,9 +118,18 @@ class Parent:
         check_keys(loaded, f"init_adapter {self.folder}")
 
 
-def _names(value: Any) -> Any:
-    """A key's value as it can be compared: TRL turns a list of one name into text."""
-    return sorted([value] if isinstance(value, str) else value) if isinstance(value, (str, list, tuple)) else value
+def match_types(model: Any, name: str, like: str) -> None:
+    """Give the parameters of the adapter `name` of a PEFT model the types that the adapter `like` has."""
+    parameters = dict(model.named_parameters())
+    for path, parameter in parameters.items():
+        if name in (parts := path.split(".")):
+            other = ".".join(like if part == name else part for part in parts)
+            parameter.data = parameter.data.to(parameters[other].dtype)
+
+
+def comparable(value: Any) -> Any:
+    """A key's value as it can be compared: TRL turns a list of one name into text, PEFT repeats names in others."""
+    return sorted({value} if isinstance(value, str) else set(value)) if isinstance(value, (str, list, tuple)) else value
 
 
 def read_parent(adapter: str | None, name: str, base: Path) -> Parent | None:

@@ -566,9 +566,12 @@ def merge(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def plan(
     context: typer.Context,
-    config: Annotated[Path, typer.Argument(metavar="CONFIG [--KEY VALUE]...", help="The YAML of an SFT recipe.")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG [--KEY VALUE]...", help="The YAML of a recipe.")],
     accelerate: Annotated[
         Path | None, typer.Option(help="A file of accelerate_configs/. Default: one process on this machine.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="sft, dpo or reward. Default: what the YAML is named, else sft.")
     ] = None,
     probe: Annotated[bool, typer.Option("--probe", help="Also load the weights and time three steps here.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
@@ -576,7 +579,7 @@ def plan(
     """Say what a training run will take before any weight is read.
 
     Its config and where each value is from, parameters, memory of each device by part, tokens, steps, padding and
-    truncation, and three rows with their supervised tokens in colour. Keys of the recipe may follow the YAML.
+    truncation, and three rows or pairs with their supervised tokens in colour. Keys of the recipe may follow the YAML.
 
     instructrec plan recipes/smollm2-135m/sft.yaml --max_length 1024
     """
@@ -592,7 +595,7 @@ def plan(
 
     if config.name.startswith("--"):
         raise UserError(f"command line: the YAML comes first: instructrec plan CONFIG {config} ...")
-    found = plan_run(config, context.args, accelerate, probe)
+    found = plan_run(config, context.args, accelerate, probe, recipe)
     if as_json:
         print(json.dumps(found.as_json(), indent=2))
     else:

@@ -22,6 +22,12 @@ TRACKERS = (
     "trackio",
     "wandb",
 )
+DPO_LOSSES = (
+    *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired"),
+    *("apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"),
+)
+OF_DIFFERENCES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft")
+"""The losses of TRL's DPO, and those among them that another divergence than the reverse KL leaves meaningful."""
 
 
 def check_combinations(values: Mapping[str, Any], given: Mapping[str, str]) -> None:
@@ -34,7 +40,10 @@ def check_combinations(values: Mapping[str, Any], given: Mapping[str, str]) -> N
         given: the keys that the YAML or the command line set, and which of the two did.
     """
     known = defaultdict(lambda: None, values)
-    for faults in (_data, _precision, _quantization, _adapter, _attention, _steps, _resumption, _best_model, _trackers):
+    for faults in (
+        *(_data, _precision, _preferences, _reward_model, _quantization, _adapter, _attention, _steps, _resumption),
+        *(_best_model, _trackers),
+    ):
         for fault in faults(known, given):
             raise UserError(fault)
 
@@ -110,6 +119,48 @@ def _resumption(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]
             yield f"{key}: after an interruption the run would end otherwise than without; leave it out"
 
 
+def _reward_model(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
+    if "center_rewards_coefficient" not in v:
+        return
+    if (v["load_in_4bit"] or v["load_in_8bit"]) and v["dtype"] != "bfloat16":
+        yield "dtype: TRL trains the output layer on a quantized base in bfloat16; set dtype: bfloat16"
+
+
+def _preferences(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
+    if "f_divergence_type" not in v:
+        return
+    losses, smoothing = v["loss_type"], v["label_smoothing"]
+    losses = [losses] if isinstance(losses, str) else list(losses)
+    for loss in losses:
+        if loss not in DPO_LOSSES:
+            yield f"loss_type: must be one of {', '.join(DPO_LOSSES)}, not {loss!r}.{nearest(loss, DPO_LOSSES)}"
+    if v["loss_weights"] is not None and len(v["loss_weights"]) != len(losses):
+        yield f"loss_weights: are {len(v['loss_weights'])} for {len(losses)} losses; give one for each loss_type"
+    if not v["beta"] > 0:
+        yield f"beta: must be above 0, not {v['beta']}: nothing would hold the policy to its reference; set beta: 0.1"
+    if not v["use_peft"]:
+        yield "use_peft: with all weights trained the reference would be a second model; set use_peft: true"
+    if v["precompute_ref_log_probs"]:
+        yield (
+            "precompute_ref_log_probs: they would be those of the base, before the adapter is loaded, and a reference "
+            "that is an adapter takes little memory; leave it out"
+        )
+    if v["sync_ref_model"]:
+        yield "sync_ref_model: the reference is the frozen copy of the adapter and stays as it is; leave it out"
+    if v["padding_free"]:
+        yield "padding_free: TRL's DPO has it switched off; leave it out"
+    if "exo_pair" in losses and not smoothing:
+        yield "label_smoothing: exo_pair needs one above 0; set label_smoothing: 0.001"
+    if "robust" in losses and smoothing >= 0.5:
+        yield f"label_smoothing: robust is about less than half of the pairs, not {smoothing}; set label_smoothing: 0.1"
+    if smoothing and not {"exo_pair", "robust"} & set(losses):
+        yield f"label_smoothing: {losses[0]} does not read it; set loss_type: robust, or leave it out"
+    if v["use_weighting"] and {"aot", "aot_unpaired"} & set(losses):
+        yield "use_weighting: aot sorts the pairs of a batch, so that they have no weights of their own; leave it out"
+    if v["f_divergence_type"] != "reverse_kl" and (odd := [loss for loss in losses if loss not in OF_DIFFERENCES]):
+        yield f"f_divergence_type: {odd[0]} is defined for reverse_kl only; leave it out"
+
+
 def _best_model(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
     if not v["load_best_model_at_end"]:
         return
@@ -128,6 +179,10 @@ def _best_model(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]
 
     metric = (v["metric_for_best_model"] or "loss").removeprefix("eval_")
     metrics = ["loss", *WATCHED]
+    if "f_divergence_type" in v:  # DPO
+        metrics += ["rewards/accuracies", "rewards/margins"]
+    elif "center_rewards_coefficient" in v:  # a reward model, which cannot be asked instructions
+        metrics = ["loss", "accuracy", "margin"]
     if metric not in metrics:
         yield f"metric_for_best_model: must be one of {', '.join(metrics)}, not {metric!r}.{nearest(metric, metrics)}"
     # transformers takes every metric whose name does not end in `loss` for one that should grow.

@@ -59,13 +59,18 @@ RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
             "0 or more",
             lambda n: n >= 0,
             "weight_decay max_grad_norm warmup_steps neftune_noise_alpha dataloader_num_workers eval_items eval_delay "
-            "tolerance",
+            "tolerance center_rewards_coefficient ranked_pairs",
         ),
-        ("above 0", lambda n: n > 0, "learning_rate num_train_epochs adam_epsilon"),
+        ("above 0", lambda n: n > 0, "learning_rate num_train_epochs adam_epsilon discopop_tau"),
         ("above 0 and 100 at most", lambda n: 0 < n <= 100, "weight"),
         ("above 0 and below 1", lambda n: 0 < n < 1, "share"),
         ("above 0 (below 1: a share of all steps)", lambda n: n > 0, "eval_steps save_steps logging_steps"),
-        ("0 or more and below 1", lambda n: 0 <= n < 1, "lora_dropout label_smoothing_factor adam_beta1 adam_beta2"),
+        (
+            "0 or more and below 1",
+            lambda n: 0 <= n < 1,
+            "lora_dropout label_smoothing_factor label_smoothing adam_beta1 adam_beta2",
+        ),
+        ("between 0 and 1", lambda n: 0 <= n <= 1, "ld_alpha"),
         ("1 or more, or -1 for whole epochs", lambda n: n == -1 or n >= 1, "max_steps"),
         ("2 or more, because a token is predicted from those before it", lambda n: n >= 2, "max_length"),
         ("between 0 and 4294967295", lambda n: 0 <= n < 2**32, "seed data_seed"),
@@ -85,6 +90,7 @@ CHOICES = {
         "flash_attention_4",
     ),
     "bnb_4bit_quant_storage": ("uint8", "bfloat16", "float16", "float32"),
+    "f_divergence_type": ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"),
     "lora_task_type": ("CAUSAL_LM",),
 }
 """The values of keys whose records do not tell them."""

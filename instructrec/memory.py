@@ -16,6 +16,9 @@ from instructrec.launch import Launch
 
 MiB = 2**20
 
+SCORES = "SEQ_CLS"
+"""The task of a reward model's adapter, by PEFT's name: PEFT then trains and saves the output layer with it."""
+
 VOCABULARY_CHUNK, TOKEN_CHUNK = 32768, 4096
 """The tiles in which TRL 1.16 computes logits: `_CHUNKED_LOGPROB_CHUNK_SIZE` and `TOKEN_CHUNK_SIZE` there."""
 
@@ -143,7 +146,13 @@ def loss_bytes(batch: Batch, model: Counted, device: str, backward: bool) -> int
 
 
 def estimate(
-    model: Counted, launch: Launch, batch: Batch, evaluated: Batch | None, accumulation: int, optimizer: str
+    model: Counted,
+    launch: Launch,
+    batch: Batch,
+    evaluated: Batch | None,
+    accumulation: int,
+    optimizer: str,
+    reference: bool = False,
 ) -> Memory:
     """The memory of one device.
 
@@ -160,6 +169,8 @@ def estimate(
         batch, evaluated: the largest of training and of evaluation; null where none is asked for.
         accumulation: `gradient_accumulation_steps`.
         optimizer: `optim`.
+        reference: whether a frozen copy of the adapter is kept, which DPO compares with. Its forward pass keeps no
+            activations, and takes less for its loss than the backward pass does.
     """
 
     def share(part: str, size: int) -> int:
@@ -174,13 +185,14 @@ def estimate(
     parts = {
         "weights": weights,
         "adapter": adapter,
+        "reference": adapter if reference else 0,
         "gradients": gradients,
         "optimizer": share("optimizer", optimizer_bytes(optimizer, model.gradients, model.trainable)),
         "activations": model.activations,
         "logits": loss_bytes(batch, model, launch.device, backward=True),
         "process": PROCESS if launch.device == "cpu" else 0,
     }
-    resident = parts["weights"] + parts["adapter"] + parts["process"]
+    resident = parts["weights"] + parts["adapter"] + parts["reference"] + parts["process"]
     kept = gradients if accumulation > 1 or launch.strategy == "ddp" else 0
     phases = {
         "loading": resident + (model.checkpoint if launch.device == "cpu" else 0),
@@ -198,24 +210,24 @@ def count(folder: Path, model: Any, args: Any, batch: Batch, bf16: bool, peft_co
 
     Args:
         folder: of the base model; its config is read, and the size of its weights' files.
-        model: TRL's `ModelConfig`.
-        args: TRL's `SFTConfig`.
+        model: TRL's `ModelConfig`. If its task is `SCORES`, the model has one output in place of a vocabulary.
+        args: of a trainer of TRL.
         batch: what `activations` are counted for.
         bf16: whether autocast is on.
         peft_config: of the adapter; null where all weights are trained.
     """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    config = AutoConfig.from_pretrained(str(folder))
+    scores = model.lora_task_type == SCORES
+    config = AutoConfig.from_pretrained(str(folder), **({"num_labels": 1} if scores else {}))
+    kind = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
     dtype = config.dtype if model.dtype in (None, "auto") else getattr(torch, model.dtype)
     text = config.get_text_config()
     with torch.device("meta"):
-        base = AutoModelForCausalLM.from_config(
-            config, dtype=dtype or torch.float32, attn_implementation=model.attn_implementation
-        )
-    head = base.get_output_embeddings().weight
+        base = kind.from_config(config, dtype=dtype or torch.float32, attn_implementation=model.attn_implementation)
+    head = base.score.weight if scores else base.get_output_embeddings().weight
     weights = checkpoint = sum(p.numel() * p.element_size() for p in base.parameters())
     if quantized := model.load_in_4bit or model.load_in_8bit:
         for module in base.modules():
@@ -247,10 +259,10 @@ def count(folder: Path, model: Any, args: Any, batch: Batch, bf16: bool, peft_co
         activations=kept,
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
-        vocabulary=text.vocab_size,
+        vocabulary=len(head),
         compute=2 if bf16 else head.element_size(),
         checkpoint=files or checkpoint,
-        trains_head=head.requires_grad,
+        trains_head=scores or head.requires_grad,
     )
 
 

@@ -23,6 +23,7 @@ TASK = "text-generation"
 _ELSEWHERE = {
     *("output_dir", "dataset_name", "dataset_fingerprint", "model_name_or_path", "model_revision", "mixture"),
     *("report_to", "logging_steps", "save_steps", "save_total_limit", "use_cpu", "max_train_rows"),
+    *("held_out_set", "ranked_pairs"),
     *("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "use_peft", "init_adapter"),
 }
 """Keys of a config that the card tells in another place, or that change nothing of what was learnt."""
@@ -67,10 +68,14 @@ def stages(lineage: Lineage) -> list[Stage]:
 
 
 def training_data(lineage: Lineage) -> list[dict[str, Any]]:
-    """What each stage was trained on: `name`, `fingerprint`, and where known `lineage` and the `set` within it."""
+    """What each stage was trained on: `name`, `fingerprint`, and where known `lineage` and the `set` within it.
+
+    Preference pairs have `splits`, their numbers of pairs.
+    """
     found = []
     for one in ancestry(lineage):
-        for part in one["inputs"].get("mixture") or [one["inputs"].get("dataset")]:
+        inputs = one["inputs"]
+        for part in inputs.get("mixture") or [inputs.get("dataset") or inputs.get("pairs")]:
             if part:
                 built = (part.get("lineage") or {}).get("inputs") or {}
                 found.append({**part, "stage": one["stage"], "set": built.get("set")})

@@ -5,21 +5,33 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from instructrec.adapters import AdapterArguments, read_parent
 from instructrec.config import parse_with_origins
 from instructrec.core.errors import UserError
+from instructrec.core.schema import TRAIN, VALIDATION
 from instructrec.data import DataArguments, HeldOutArguments
 from instructrec.launch import Launch, read_launch
-from instructrec.memory import Batch, Counted, Memory, MiB, count, estimate
-from instructrec.preflight import Tokens, check_base, check_rows, tokens_of
+from instructrec.memory import SCORES, Batch, Counted, Memory, MiB, count, estimate
+from instructrec.pairs_data import Pairs, PairsArguments, load_pairs
+from instructrec.preflight import (
+    SIDES,
+    PairTokens,
+    Tokens,
+    check_base,
+    check_pairs,
+    check_rows,
+    tokens_of,
+    tokens_of_pairs,
+)
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from rich.console import Console
 
     from instructrec.mixture import Use
@@ -35,6 +47,7 @@ DECISIVE = {
     *("packing", "max_steps", "num_train_epochs", "per_device_train_batch_size", "per_device_eval_batch_size"),
     *("gradient_accumulation_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "bf16"),
     *("activation_checkpointing", "eval_strategy", "eval_items", "seed"),
+    *("held_out_set", "init_adapter", "loss_type", "beta"),
 }
 """Keys that are shown even where nobody gave them: time, memory or results hang on them."""
 
@@ -49,16 +62,22 @@ class Value:
 
 @dataclass(frozen=True)
 class Sequences:
-    """What a trainer makes of a split: one entry per sequence.
+    """What a trainer makes of a split: one entry per sequence, or per pair of them.
 
     Attributes:
-        tokens, supervised: of each sequence.
+        tokens, supervised: of each entry.
+        longest: tokens of the longest sequence of each entry.
         rows: that they were made of.
+        each: sequences of an entry.
+        joined: whether the sequences of a batch share one line of tokens, so that nothing is padded.
     """
 
     tokens: tuple[int, ...]
     supervised: tuple[int, ...]
+    longest: tuple[int, ...]
     rows: int
+    each: int = 1
+    joined: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +85,7 @@ class Run:
     """The steps of a run over its training rows.
 
     Attributes:
-        rows, sequences: of one epoch; several rows share a sequence if they are packed.
+        rows, sequences: of one epoch; several rows share a sequence if they are packed, a pair is two.
         steps, epochs: of the whole run.
         tokens, supervised, padding: that it processes in all, padding not among the first two.
         left_out: rows that are longer than `max_length`.
@@ -113,43 +132,119 @@ class Plan:
         return plan
 
 
-def plan(config: Path, overrides: Sequence[str] = (), accelerate: Path | None = None, probe: bool = False) -> Plan:
-    """Plan a run of recipes/sft.py.
+class Stage(NamedTuple):
+    """What a recipe makes of its config and its data before weights are read.
+
+    Attributes:
+        trainer: TRL's class, which a probe trains with.
+        peft_config: of the adapter; null where all weights are trained.
+        rows: as the trainer takes them.
+        train, evaluated: sequences; null where nothing is evaluated.
+        left_out: rows that are longer than `max_length`.
+        shown: the first rows.
+        parts: of a mixture.
+        reference: whether a frozen copy of the adapter is kept beside it.
+    """
+
+    trainer: Any
+    peft_config: Any
+    rows: Dataset
+    train: Sequences
+    evaluated: Sequences | None
+    left_out: int
+    shown: tuple[Shown, ...]
+    parts: tuple[Use, ...] = ()
+    reference: bool = False
+
+
+def recipe_of(config: Path) -> str:
+    """The recipe that a YAML is of, by its name: `dpo.yaml` of recipes/dpo.py; sft.py where the name tells none."""
+    return config.stem if config.stem in RECIPES else "sft"
+
+
+def plan(
+    config: Path,
+    overrides: Sequence[str] = (),
+    accelerate: Path | None = None,
+    probe: bool = False,
+    recipe: str | None = None,
+) -> Plan:
+    """Plan a run of a recipe.
 
     Args:
         config: the recipe's YAML.
         overrides: `--key value …`, as the recipe takes them.
         accelerate: a file of `accelerate_configs/`; one process without it.
         probe: load the weights and time a few steps on this machine.
+        recipe: `sft`, `dpo` or `reward`; default: by the YAML's name.
 
     Raises:
         UserError: whatever the recipe would refuse before it loads weights.
     """
     import torch
-    from trl import ModelConfig, SFTConfig, get_peft_config
 
-    from instructrec.chat_templates import choose_template
-    from instructrec.mixture import load_data
-    from instructrec.models import EMBEDDED, load_tokenizer, resolve_model
+    from instructrec.models import EMBEDDED, resolve_model
     from instructrec.runtime import cpu_flags
-    from instructrec.training import held_out
 
-    records = (DataArguments, AdapterArguments, HeldOutArguments, SFTConfig, ModelConfig)
+    recipe = recipe or recipe_of(config)
+    if recipe not in RECIPES:
+        raise UserError(f"--recipe: must be one of {', '.join(RECIPES)}, not {recipe!r}")
+    own, theirs, prepare = RECIPES[recipe]
+    records = (*own, *_of_trl(theirs))
     arguments = cpu_flags(list(overrides))
     instances, _, origins = parse_with_origins(records, None, ["--config", str(config), *arguments])
-    data, start, watched, args, model = instances
+    args, model = instances[-2:]
     if len(arguments) > len(overrides):
         origins["use_cpu"] = "this machine"
     device = "cuda" if torch.cuda.is_available() and not args.use_cpu else "cpu"
     launch = read_launch(accelerate) if accelerate else Launch(device=device)
     name = model.model_name_or_path or EMBEDDED
     folder = resolve_model(name, model.model_revision, weights=probe)
+    tokenizer, stage = prepare(instances, origins, name, folder, launch)
+
+    run, largest = schedule(stage.train, args, launch.processes, stage.left_out)
+    evaluated = stage.evaluated and largest_batch(stage.evaluated, args.per_device_eval_batch_size)
+    bf16 = bool(args.bf16) or launch.bf16
+    counted = count(folder, model, args, largest, bf16, stage.peft_config)
+    memory = estimate(
+        counted, launch, largest, evaluated, args.gradient_accumulation_steps, str(args.optim.value), stage.reference
+    )
+    return Plan(
+        config=_resolved(records, instances, origins),
+        launch=launch,
+        model=counted,
+        memory=memory,
+        run=run,
+        parts=stage.parts,
+        shown=stage.shown,
+        seconds_per_step=_probe(folder, args, model, tokenizer, stage) if probe else None,
+    )
+
+
+def _of_trl(names: Sequence[str]) -> list[Any]:
+    """Records and trainers of TRL, which takes seconds to import."""
+    import trl
+
+    return [getattr(trl, name) for name in names]
+
+
+def _sft(
+    instances: Sequence[Any], origins: dict[str, str], name: str, folder: Path, launch: Launch
+) -> tuple[Any, Stage]:
+    """The tokenizer and the `Stage` of recipes/sft.py."""
+    from trl import SFTTrainer, get_peft_config
+
+    from instructrec.chat_templates import choose_template
+    from instructrec.mixture import load_data
+    from instructrec.models import load_tokenizer
+    from instructrec.training import held_out
+
+    data, start, watched, args, model = instances
     tokenizer = load_tokenizer(folder)
     choose_template(tokenizer, args.chat_template_path, args.assistant_only_loss)
     if parent := read_parent(start.init_adapter, name, folder):
         parent.check_template(tokenizer)
         parent.take_over(model, origins)
-    peft_config = parent.config if parent else get_peft_config(model)
     dataset = load_data(data)
     validation, _ = held_out(watched, dataset.validation, args, tokenizer, launch.strategy)
     rows, ids, validation = dataset.encode(validation, tokenizer, args)
@@ -158,27 +253,97 @@ def plan(config: Path, overrides: Sequence[str] = (), accelerate: Path | None = 
     tokens = list(tokens_of(rows, tokenizer))
     shown = tuple(_shown(tokenizer, *pair) for pair in zip(ids[:SHOWN_ROWS], tokens, strict=False))
     places, _ = check_rows(rows, tokens, ids, folder, tokenizer, args)
-    sequences = arrange([tokens[place] for place in places], args, args.packing)
-    run, largest = schedule(sequences, args, launch.processes, len(ids) - len(places))
-    evaluated = None
-    if validation is not None:
-        packing = args.packing if args.eval_packing is None else args.eval_packing
-        held = arrange(list(tokens_of(validation, tokenizer)), args, packing)
-        evaluated = largest_batch(held, args.per_device_eval_batch_size, _joined(args, packing))
-    bf16 = bool(args.bf16) or launch.bf16
-    counted = count(folder, model, args, largest, bf16, peft_config)
-    memory = estimate(counted, launch, largest, evaluated, args.gradient_accumulation_steps, str(args.optim.value))
-    seconds = _probe(folder, args, model, tokenizer, peft_config, rows.select(places)) if probe else None
-    return Plan(
-        config=_resolved(records, instances, origins),
-        launch=launch,
-        model=counted,
-        memory=memory,
-        run=run,
-        parts=dataset.uses,
+    packing = args.packing if args.eval_packing is None else args.eval_packing
+    return tokenizer, Stage(
+        trainer=SFTTrainer,
+        peft_config=parent.config if parent else get_peft_config(model),
+        rows=rows.select(places),
+        train=arrange([tokens[place] for place in places], args, args.packing),
+        evaluated=arrange(list(tokens_of(validation, tokenizer)), args, packing) if validation is not None else None,
+        left_out=len(ids) - len(places),
         shown=shown,
-        seconds_per_step=seconds,
+        parts=dataset.uses,
     )
+
+
+def _dpo(
+    instances: Sequence[Any], origins: dict[str, str], name: str, folder: Path, launch: Launch
+) -> tuple[Any, Stage]:
+    """The tokenizer and the `Stage` of recipes/dpo.py."""
+    from trl import DPOTrainer, get_peft_config
+
+    from instructrec.models import load_tokenizer
+    from instructrec.training import held_out
+
+    data, start, watched, args, model = instances
+    pairs = load_pairs(data)
+    parent = read_parent(start.init_adapter, name, folder)
+    tokenizer = load_tokenizer(folder, parent.folder if parent else None)
+    if parent:
+        parent.take_over(model, origins)
+    held_out(watched, pairs.instructions, args, tokenizer, launch.strategy)
+    peft_config = parent.config if parent else get_peft_config(model)
+    stage = _of_pairs(pairs, DPOTrainer, peft_config, watched, folder, tokenizer, args, model, launch)
+    return tokenizer, stage._replace(reference=parent is not None)
+
+
+def _reward(
+    instances: Sequence[Any], origins: dict[str, str], name: str, folder: Path, launch: Launch
+) -> tuple[Any, Stage]:
+    """The tokenizer and the `Stage` of recipes/reward.py."""
+    from trl import RewardTrainer, get_peft_config
+
+    from instructrec.chat_templates import choose_template
+    from instructrec.models import load_tokenizer
+    from instructrec.training import held_out
+
+    data, watched, args, model = instances
+    pairs = load_pairs(data)
+    tokenizer = load_tokenizer(folder)
+    choose_template(tokenizer, args.chat_template_path)
+    held_out(watched, pairs.rows[VALIDATION], args, None, launch.strategy)
+    model.lora_task_type = SCORES
+    stage = _of_pairs(pairs, RewardTrainer, get_peft_config(model), watched, folder, tokenizer, args, model, launch)
+    return tokenizer, stage
+
+
+def _of_pairs(
+    pairs: Pairs,
+    trainer: Any,
+    peft_config: Any,
+    watched: HeldOutArguments,
+    folder: Path,
+    tokenizer: Any,
+    args: Any,
+    model: Any,
+    launch: Launch,
+) -> Stage:
+    rows, validation = pairs.rows[TRAIN], pairs.to_evaluate(watched.eval_items, tokenizer, args)
+    check_base(folder, tokenizer, args, model, launch.strategy)
+    tokens = list(tokens_of_pairs(rows, tokenizer))
+    places, _ = check_pairs(tokens, rows["name"], folder, tokenizer, args)
+    shown = (
+        _shown(tokenizer, f"{name} ({side})", sequence)
+        for name, pair in zip(rows["name"][:SHOWN_ROWS], tokens, strict=False)
+        for side, sequence in zip(SIDES, pair, strict=True)
+    )
+    return Stage(
+        trainer=trainer,
+        peft_config=peft_config,
+        rows=rows.select(places).select_columns(["prompt", *SIDES]),
+        train=arrange_pairs([tokens[place] for place in places]),
+        evaluated=arrange_pairs(list(tokens_of_pairs(validation, tokenizer))) if validation is not None else None,
+        left_out=len(tokens) - len(places),
+        shown=tuple(shown),
+    )
+
+
+RECIPES: dict[str, tuple[tuple[type, ...], tuple[str, ...], Callable[..., tuple[Any, Stage]]]] = {
+    "sft": ((DataArguments, AdapterArguments, HeldOutArguments), ("SFTConfig", "ModelConfig"), _sft),
+    "dpo": ((PairsArguments, AdapterArguments, HeldOutArguments), ("DPOConfig", "ModelConfig"), _dpo),
+    "reward": ((PairsArguments, HeldOutArguments), ("RewardConfig", "ModelConfig"), _reward),
+}
+"""Recipe → its own records and TRL's, and what prepares it."""
 
 
 def arrange(rows: Sequence[Tokens], args: Any, packing: bool) -> Sequences:
@@ -194,30 +359,39 @@ def arrange(rows: Sequence[Tokens], args: Any, packing: bool) -> Sequences:
         table = Dataset.from_dict(dict(zip(("ids", "supervised"), map(list, zip(*kept, strict=True)), strict=True)))
         packed = pack_dataset(table, limit, args.packing_strategy)
         kept = list(zip(packed["ids"], packed["supervised"], strict=True))
+    lengths = tuple(len(ids) for ids, _ in kept)
     return Sequences(
-        tokens=tuple(len(ids) for ids, _ in kept),
+        tokens=lengths,
         supervised=tuple(sum(supervised) for _, supervised in kept),
+        longest=lengths,
         rows=len(rows),
+        joined=args.padding_free or packing,
     )
 
 
-def _joined(args: Any, packing: bool) -> bool:
-    """Whether the sequences of a batch share one line of tokens, so that nothing is padded."""
-    return args.padding_free or packing
+def arrange_pairs(pairs: Sequence[PairTokens]) -> Sequences:
+    """Pairs as TRL's trainers take them: a batch has their chosen sequences and then their rejected ones, padded."""
+    return Sequences(
+        tokens=tuple(sum(len(ids) for ids, _ in pair) for pair in pairs),
+        supervised=tuple(sum(sum(supervised) for _, supervised in pair) for pair in pairs),
+        longest=tuple(max(len(ids) for ids, _ in pair) for pair in pairs),
+        rows=len(pairs),
+        each=2,
+    )
 
 
-def _batch(sequences: Sequences, chosen: Sequence[int], joined: bool) -> Batch:
-    lengths = [sequences.tokens[i] for i in chosen]
+def _batch(sequences: Sequences, chosen: Sequence[int]) -> Batch:
     supervised = sum(sequences.supervised[i] for i in chosen)
-    if joined:
-        return Batch(1, sum(lengths), supervised, packed=True)
-    return Batch(len(lengths), max(lengths), supervised, packed=False)
+    if sequences.joined:
+        return Batch(1, sum(sequences.tokens[i] for i in chosen), supervised, packed=True)
+    longest = max(sequences.longest[i] for i in chosen)
+    return Batch(sequences.each * len(chosen), longest, supervised, packed=False)
 
 
-def largest_batch(sequences: Sequences, size: int, joined: bool) -> Batch:
+def largest_batch(sequences: Sequences, size: int) -> Batch:
     """The batch of most tokens where sequences come in their own order."""
     order = range(len(sequences.tokens))
-    return max((_batch(sequences, order[i : i + size], joined) for i in order[::size]), key=lambda batch: batch.tokens)
+    return max((_batch(sequences, order[i : i + size]) for i in order[::size]), key=lambda batch: batch.tokens)
 
 
 def schedule(sequences: Sequences, args: Any, processes: int, left_out: int) -> tuple[Run, Batch]:
@@ -232,7 +406,7 @@ def schedule(sequences: Sequences, args: Any, processes: int, left_out: int) -> 
     """
     import torch
 
-    count_, size, joined = len(sequences.tokens), args.per_device_train_batch_size, _joined(args, args.packing)
+    count_, size = len(sequences.tokens), args.per_device_train_batch_size
     whole = math.floor if args.dataloader_drop_last else math.ceil
     if not (rounds := whole(whole(count_ / size) / processes)):
         raise UserError(
@@ -242,21 +416,21 @@ def schedule(sequences: Sequences, args: Any, processes: int, left_out: int) -> 
     steps_per_epoch = math.ceil(rounds / args.gradient_accumulation_steps)
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
     seed = args.seed if args.data_seed is None else args.data_seed
-    largest, tokens, supervised, padded = Batch(1, 1, 0, joined), 0, 0, 0
+    largest, tokens, supervised, padded = Batch(1, 1, 0, sequences.joined), 0, 0, 0
     for epoch in range(math.ceil(steps / steps_per_epoch)):
         order = torch.randperm(count_, generator=torch.Generator().manual_seed(seed + epoch)).tolist()
         batches = [order[i : i + size] for i in range(0, count_, size)]
         left = steps - epoch * steps_per_epoch
         for number in range(min(rounds, left * args.gradient_accumulation_steps) * processes):
             chosen = batches[number % len(batches)]
-            batch = _batch(sequences, chosen, joined)
+            batch = _batch(sequences, chosen)
             largest = max(largest, batch, key=lambda batch: batch.tokens)
             tokens += sum(sequences.tokens[i] for i in chosen)
             supervised += batch.supervised
             padded += batch.tokens
     run = Run(
         rows=sequences.rows,
-        sequences=count_,
+        sequences=sequences.each * count_,
         steps=steps,
         epochs=steps / steps_per_epoch,
         tokens=tokens,
@@ -274,13 +448,13 @@ def _resolved(records: Sequence[type], instances: Sequence[Any], origins: dict[s
 
     found = {}
     for record, instance in zip(records, instances, strict=True):
-        whose = "instructrec" if record in (DataArguments, AdapterArguments, HeldOutArguments) else "TRL"
+        whose = "instructrec" if record.__module__.startswith("instructrec.") else "TRL"
         values = {field.name: getattr(instance, field.name) for field in fields(record)}
         for key, value in without_secrets(values).items():
             value = getattr(value, "value", value)  # of an enumeration
             plain = isinstance(value, (str, int, float, bool, list, dict, type(None)))
             found[key] = Value(value if plain else str(value), origins.get(key, f"default of {whose}"))
-    if found["mixture"].value is not None:
+    if "mixture" in found and found["mixture"].value is not None:
         del found["dataset_name"]  # which it takes the place of
     if found["model_name_or_path"].value is None:
         from instructrec.models import EMBEDDED
@@ -299,10 +473,9 @@ def _shown(tokenizer: Any, row: str, tokenized: Tokens) -> Shown:
     return Shown(row, tuple((tokenizer.decode(tokens), supervised) for tokens, supervised in runs))
 
 
-def _probe(folder: Path, args: Any, model: Any, tokenizer: Any, peft_config: Any, rows: Any) -> float:
+def _probe(folder: Path, args: Any, model: Any, tokenizer: Any, stage: Stage) -> float:
     """Train for a few steps and return the seconds of one."""
     from transformers import TrainerCallback
-    from trl import SFTTrainer
 
     from instructrec.training import ending, make_trainer
 
@@ -320,8 +493,8 @@ def _probe(folder: Path, args: Any, model: Any, tokenizer: Any, peft_config: Any
     less |= {"load_best_model_at_end": False, "report_to": ["none"]}
     with tempfile.TemporaryDirectory() as scratch:
         short = replace(args, output_dir=scratch, **less)
-        given = {"train_dataset": rows, "callbacks": [clock]}
-        trainer = make_trainer(SFTTrainer, folder, short, model, tokenizer, peft_config, **given)
+        given = {"train_dataset": stage.rows, "callbacks": [clock]}
+        trainer = make_trainer(stage.trainer, folder, short, model, tokenizer, stage.peft_config, **given)
         with ending(trainer):
             trainer.train()
     return median(b - a for a, b in zip(clock.ends[1:], clock.ends[2:], strict=False))

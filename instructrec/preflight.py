@@ -23,6 +23,8 @@ LEFT_OUT = 0.1
 _BATCH = 512
 """Rows tokenized together."""
 
+SIDES = ("chosen", "rejected")
+
 Tokens = tuple[Sequence[int], Sequence[bool]]
 """A row's tokens, and whether each is supervised."""
 
@@ -198,6 +200,15 @@ def check_rows(
             f"{key}: of this set's conversations, as of the sets of a mixture, all answers are supervised, and only "
             "they; leave it out"
         )
+    measured = _supervised(tokens, ids, base, tokenizer)
+    places, counts = _fitting(ids, measured, args.max_length)
+    if args.completion_only_loss is False:
+        counts = replace(counts, supervised=counts.tokens)
+    return places, counts
+
+
+def _supervised(tokens: Iterable[Tokens], ids: Sequence[str], base: Path | Any, tokenizer: Any) -> list[RowTokens]:
+    """What rows come to. Raises `UserError` for one of which nothing is supervised, or not the end."""
     stops = stop_tokens(base, tokenizer)
     measured = measure(tokens, stops)
     for name, row in zip(ids, measured, strict=True):
@@ -212,10 +223,70 @@ def check_rows(
                 f"row {name}: the end of its answer is not supervised ({endings} does not follow it), so that the "
                 "model would never learn to stop; give the token that the chat template writes there as --eos_token"
             )
-    places, counts = _fitting(ids, measured, args.max_length)
-    if args.completion_only_loss is False:
-        counts = replace(counts, supervised=counts.tokens)
-    return places, counts
+    return measured
+
+
+PairTokens = tuple[Tokens, Tokens]
+"""The tokens of a prompt with its chosen answer, and with its rejected one."""
+
+
+def tokens_of_pairs(pairs: Dataset, tokenizer: Any) -> Iterator[PairTokens]:
+    """The tokens of every pair, in order.
+
+    Args:
+        pairs: `prompt`, `chosen` and `rejected`, each messages.
+        tokenizer: with the chat template of the run.
+    """
+    sides = (pairs.select_columns(["prompt", side]).rename_column(side, "completion") for side in SIDES)
+    return zip(*(tokens_of(side, tokenizer) for side in sides), strict=True)
+
+
+def preflight_pairs(pairs: Dataset, base: Path, tokenizer: Any, args: Any, model: Any) -> tuple[Dataset, TokenCounts]:
+    """Check the pairs of a run against its config and its base model.
+
+    Args:
+        pairs: `prompt`, `chosen` and `rejected`, each messages, and a `name`.
+        base, tokenizer, model: as of `preflight`.
+        args: TRL's `DPOConfig` or `RewardConfig`.
+
+    Returns:
+        What the trainer takes of those of which both sequences are not longer than `max_length`, and their counts.
+
+    Raises:
+        UserError: see `check_base` and `check_pairs`.
+    """
+    check_base(base, tokenizer, args, model)
+    places, counts = check_pairs(tokens_of_pairs(pairs, tokenizer), pairs["name"], base, tokenizer, args)
+    return pairs.select(places).select_columns(["prompt", *SIDES]), counts
+
+
+def check_pairs(
+    tokens: Iterable[PairTokens], names: Sequence[str], base: Path, tokenizer: Any, args: Any
+) -> tuple[list[int], TokenCounts]:
+    """Check pairs of answers, of both of which the likelihood or the reward is asked.
+
+    Returns:
+        The places of the pairs whose longer sequence is not longer than `max_length`, and the counts of both sequences.
+
+    Raises:
+        UserError: an answer that the chat template leaves out or does not end, a pair that is the same for the model,
+            or a `max_length` that is too short for an answer or for many pairs.
+    """
+    pairs = list(tokens)
+    for name, ((chosen, _), (rejected, _)) in zip(names, pairs, strict=True):
+        if list(chosen) == list(rejected):
+            raise UserError(
+                f"pair {name}: its chosen and its rejected answer have the same tokens in the chat template, so that "
+                "there is nothing to prefer; leave it out"
+            )
+    measured = [
+        _supervised((pair[place] for pair in pairs), [f"{name} ({side})" for name in names], base, tokenizer)
+        for place, side in enumerate(SIDES)
+    ]
+    longer = [max(pair, key=lambda row: row.total) for pair in zip(*measured, strict=True)]
+    places, counts = _fitting(names, longer, args.max_length)
+    both = count([side[place] for place in places for side in measured])
+    return places, replace(counts, tokens=both.tokens, supervised=both.supervised)
 
 
 def _fitting(

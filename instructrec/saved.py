@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from instructrec.adapters import INHERITED, WEIGHTS, check_keys
+from instructrec.adapters import INHERITED, WEIGHTS, check_keys, comparable, match_types
 from instructrec.core.errors import UserError
 
 UNCHECKED = "unchecked"
@@ -157,12 +157,9 @@ def _reloaded(folder: Path, model: Any) -> Iterator[Any]:
         check_keys(model.load_adapter(str(folder), name, autocast_adapter_dtype=True), str(folder))
         mine, its = model.peft_config[own], model.peft_config[name]
         for key in (*INHERITED.values(), "rank_pattern", "alpha_pattern"):
-            if getattr(its, key) != getattr(mine, key):
+            if comparable(getattr(its, key)) != comparable(getattr(mine, key)):
                 raise UserError(f"{folder}: {key} is {getattr(its, key)} there and {getattr(mine, key)} in memory")
-        parameters = dict(model.named_parameters())
-        for path, parameter in parameters.items():
-            if f".{name}" in path:  # PEFT loads in fp32 what may have been trained in bf16
-                parameter.data = parameter.data.to(parameters[path.replace(f".{name}", f".{own}")].dtype)
+        match_types(model, name, own)  # PEFT loads in fp32 what may have been trained in bf16
         model.set_adapter(name)
         try:
             yield model.eval()

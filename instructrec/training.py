@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 RUN = "run.json"
 """The config that an output folder was started with."""
 
+RANKED = ("eval_rewards/accuracies", "eval_rewards/margins", "eval_accuracy", "eval_margin")
+"""What trainers on pairs tell of an evaluation beside its loss."""
+
 # Keys that change how a run is watched or where it runs, not what it computes.
 _HARMLESS = {"logging_steps", "save_steps", "save_total_limit", "report_to", "output_dir", "disable_tqdm", "use_cpu"}
 
@@ -178,6 +181,28 @@ def ending(trainer: Any) -> Iterator[None]:
     _end(trainer)
 
 
+def facts(trainer: Any, result: Any, rows: int, threads: int, read_back: dict[str, Any] | None) -> dict[str, Any]:
+    """What a lineage says of a training.
+
+    Args:
+        trainer: after `train`, which returned `result`.
+        rows: that it was trained on.
+        threads: of each process.
+        read_back: what `save_checked` found.
+    """
+    return {
+        "tokens": trainer.state.num_input_tokens_seen,
+        "steps": trainer.state.global_step,
+        "rows": rows,
+        "loss": result.training_loss,
+        "processes": trainer.accelerator.num_processes,
+        "mixed_precision": trainer.accelerator.mixed_precision,
+        "trainable_parameters": trainer.get_num_trainable_parameters(),
+        "threads": threads,
+        "read_back": read_back,
+    }
+
+
 def _end(trainer: Any) -> None:
     trainer.model_wrapped = trainer.model
     trainer.accelerator.free_memory()
@@ -195,6 +220,7 @@ def held_out(
     """The rows that a trainer evaluates on, and the callbacks that score them as instructions and stop in time.
 
     Args:
+        tokenizer: null where the model cannot answer, as a reward model: then nothing is scored as instructions.
         strategy: of the `Launch`; default: that of this process.
 
     Raises:
@@ -205,7 +231,7 @@ def held_out(
         if arguments.patience is not None:
             raise UserError("--patience: needs evaluations; set --eval_strategy steps and --eval_steps")
         return None, []
-    if (strategy_here() if strategy is None else strategy) in ("fsdp", "zero"):
+    if tokenizer is not None and (strategy_here() if strategy is None else strategy) in ("fsdp", "zero"):
         raise UserError(
             "eval_strategy: held-out instructions cannot be scored while weights are sharded (FSDP, DeepSpeed); set "
             "--eval_strategy no and --load_best_model_at_end false, and score the adapter afterwards with "
@@ -217,7 +243,9 @@ def held_out(
             "set --eval_items, build from more documents, or set --eval_strategy no"
         )
     rows = validation.shuffle(seed=0).select(range(min(arguments.eval_items, len(validation))))
-    callbacks: list[TrainerCallback] = [HeldOutEvaluation([from_row(row) for row in rows], tokenizer)]
+    callbacks: list[TrainerCallback] = []
+    if tokenizer is not None:
+        callbacks.append(HeldOutEvaluation([from_row(row) for row in rows], tokenizer))
     if arguments.patience is not None:
         if not args.load_best_model_at_end:
             raise UserError("--patience: needs --load_best_model_at_end true and a --metric_for_best_model")
@@ -245,7 +273,8 @@ class ProgressLine(TrainerCallback):
             return
         now = time.monotonic()
         if "eval_loss" in logs:
-            print(f"      evaluation  loss {logs['eval_loss']:.4f}", flush=True)
+            ranked = "".join(f"  {key.removeprefix('eval_')} {logs[key]:.3f}" for key in RANKED if key in logs)
+            print(f"      evaluation  loss {logs['eval_loss']:.4f}{ranked}", flush=True)
             return
         done, total = state.global_step, max(state.max_steps, 1)
         tokens = int(state.num_input_tokens_seen)

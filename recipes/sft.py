@@ -48,7 +48,7 @@ def main() -> None:
     from instructrec.models import EMBEDDED, load_tokenizer, name_base, resolve_model
     from instructrec.preflight import preflight, tokens_of
     from instructrec.saved import save_checked
-    from instructrec.training import ProgressLine, ending, held_out, make_trainer, prepare_output
+    from instructrec.training import ProgressLine, ending, facts, held_out, make_trainer, prepare_output
 
     threads = use_all_cores()
     started = time.time()
@@ -105,17 +105,7 @@ def main() -> None:
             started,
             seed=args.seed,
             parent=parent.lineage if parent else read_lineage(folder),
-            training={
-                "tokens": trainer.state.num_input_tokens_seen,
-                "steps": trainer.state.global_step,
-                "rows": len(rows),
-                "loss": result.training_loss,
-                "processes": state.num_processes,
-                "mixed_precision": trainer.accelerator.mixed_precision,
-                "trainable_parameters": trainer.get_num_trainable_parameters(),
-                "threads": threads,
-                "read_back": read_back,
-            },
+            training=facts(trainer, result, len(rows), threads, read_back),
         )
         scored = f"{name} --adapter {output}" if model.use_peft else str(output)
         scored += "".join(f" --suite {suite}" for suite in dataset.suites)

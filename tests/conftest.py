@@ -238,6 +238,93 @@ def save_tiny_model(
     tokenizer.save_pretrained(folder)
 
 
+@pytest.fixture(scope="session")
+def pairs(instruction_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of preference pairs: a row's answer, and what is left of it, or another row's."""
+    folder = tmp_path_factory.mktemp("pairs") / "pairs"
+    save_pairs(folder, instruction_set)
+    return folder
+
+
+def save_pairs(folder: Path, instruction_set: Path, most: int = 60) -> None:
+    """Save pairs of the rows of a set, by split."""
+    from instructrec.core.schema import read_split
+
+    def corrupted(answer: str, other: str, number: int) -> tuple[str, str]:
+        reversed_ = " ".join(reversed(answer.split()))
+        kinds = [("shuffled", reversed_), ("other_answer", other), ("cut", answer[: len(answer) // 2])]
+        origin, text = kinds[number % 3]
+        return (origin, text) if text.strip() not in ("", answer.strip()) else ("marked", f"{answer} ???")
+
+    splits: dict[str, list[dict]] = {}
+    for split in ("train", "validation", "test_documents"):
+        rows = list(read_split(instruction_set, split))[:most]
+        answers = [row["completion"][0]["content"] for row in rows]
+        pairs = splits[split] = []
+        for number, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+            origin, text = corrupted(answer, answers[(number + 7) % len(rows)], number)
+            rejected = [{"role": "assistant", "content": text}]
+            row = {"prompt": row["prompt"], "chosen": row["completion"], "source": row["source"]}
+            pairs.append(row | {"rejected": rejected, "margin": 1.0, "origin": origin})
+    splits["test_corruptors"] = [
+        pair | {"origin": "twice", "rejected": [{"role": "assistant", "content": f"{said} {said}"}]}
+        for pair in splits["test_documents"]
+        for said in [pair["chosen"][0]["content"]]
+    ]
+    write_pairs(folder, splits)
+
+
+def write_pairs(folder: Path, splits: dict[str, list[dict]]) -> None:
+    """Write a folder of preference pairs in the contract's form."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from instructrec.core.files import fingerprint
+    from instructrec.core.schema import PAIR
+
+    for split, rows in splits.items():
+        (folder / split).mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(rows, schema=PAIR), folder / split / "00000.parquet")
+    manifest = {
+        "splits": {name: len(rows) for name, rows in splits.items()},
+        "fingerprint": fingerprint(folder, "*.parquet"),
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.fixture(scope="session")
+def start_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Adapters to go on from, of whatever base: as one of `recipes/sft.py`, with random weights."""
+
+    @functools.cache
+    def make(base: Path) -> Path:
+        import torch
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        folder = tmp_path_factory.mktemp("start") / "adapter"
+        config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+        torch.manual_seed(0)
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.02)
+        model.peft_config["default"].base_model_name_or_path = str(base)
+        model.save_pretrained(folder)
+        (folder / "README.md").unlink()
+        AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+        return folder
+
+    return make
+
+
+def pair_flags(pairs: Path, instruction_set: Path, model: Path, output: Path, **more: object) -> list[str]:
+    """Two steps of recipes/dpo.py or recipes/reward.py on a tiny model; in float32, unless `more` says otherwise."""
+    given = {"held_out_set": instruction_set, "max_train_rows": 24, "gradient_accumulation_steps": 1, "ranked_pairs": 6}
+    return sft_flags(pairs, model, output, **given | more)
+
+
 def sft_flags(instruction_set: Path, model: Path, output: Path, **more: object) -> list[str]:
     """Two steps of recipes/sft.py on a tiny model; in float32, unless `more` says otherwise."""
     flags = {

@@ -60,10 +60,23 @@ def planned(instruction_set, tiny_model_of, tmp_path_factory):
             known[folder, batch, bf16] = count(folder, model, args, batch, bf16, adapter)
         return known[folder, batch, bf16]
 
-    def run(name: str, accelerate: Path, **more: object) -> Plan:
+    def run(name: str, accelerate: Path, recipe: str = "sft", **more: object) -> Plan:
         given = {"model_name_or_path": folders[name], "dataset_name": instruction_set, **more}
+        if recipe == "dpo":
+            given |= {"held_out_set": instruction_set, "init_adapter": start(folders[name])}
         overrides = [text for key, value in given.items() for text in (f"--{key}", str(value))]
-        return plan(RECIPES / name / "sft.yaml", overrides, accelerate)
+        return plan(RECIPES / name / f"{recipe}.yaml", overrides, accelerate)
+
+    def start(base: Path) -> Path:
+        """What a plan reads of an adapter of rank 16 on every linear layer."""
+        from peft import LoraConfig
+
+        folder = tmp_path_factory.mktemp("start")
+        config = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")
+        config.base_model_name_or_path = str(base)
+        config.save_pretrained(folder)
+        (folder / "adapter_model.safetensors").touch()
+        return folder
 
     with pytest.MonkeyPatch.context() as patch:  # a launch divides what was counted, and does not change it
         patch.setattr("instructrec.plan.count", count_once)
@@ -77,6 +90,13 @@ def test_a_plan_counts_the_real_model_and_fits_the_card(name, planned):
     assert (found.model.total, found.model.trainable) == (total + adapter, adapter)
     assert found.run.largest > 1900  # of 2,048 tokens
     assert found.memory.peak < CARD - SPARE
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_dpo_takes_no_second_base_model(name, planned, pairs):
+    found = planned(name, ROOT / "accelerate_configs" / "single_gpu.yaml", "dpo", dataset_name=pairs, max_train_rows=8)
+    assert found.model.trainable == PARAMETERS[name][1] and found.memory.peak < CARD - SPARE
+    assert found.memory.parts["reference"] == found.memory.parts["adapter"] < found.memory.parts["weights"] / 20
 
     row = next(line for line in (RECIPES / "README.md").read_text().splitlines() if f"{name}/sft.yaml" in line)
     weights, peak = (float(number) for number in re.findall(r"(\d+\.\d) GiB", row))

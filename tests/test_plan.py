@@ -1,10 +1,11 @@
 """`instructrec plan`: what it says before a weight is read, against what a run and a loaded model then say."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, assert_one_line_error, cli, recipe
+from conftest import ROOT, assert_one_line_error, cli, pair_flags, recipe
 
 YAMLS = sorted((ROOT / "recipes").glob("*/*.yaml"))
 SFT = ROOT / "recipes" / "smollm2-135m" / "sft.yaml"
@@ -13,8 +14,6 @@ SFT = ROOT / "recipes" / "smollm2-135m" / "sft.yaml"
 @pytest.fixture(scope="module")
 def weightless(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model with garbage for weights."""
-    import shutil
-
     folder = tmp_path_factory.mktemp("weightless") / "tiny"
     shutil.copytree(tiny_model, folder)
     size = (folder / "model.safetensors").stat().st_size
@@ -34,8 +33,18 @@ def planned(*arguments: str) -> dict:
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_every_recipe_yaml_can_be_planned_without_reading_weights(path, weightless, instruction_set, tmp_path):
-    done = cli("plan", str(path), *flags(weightless, instruction_set, tmp_path / "out"))
+def test_every_recipe_yaml_can_be_planned_without_reading_weights(
+    path, weightless, tiny_model, instruction_set, pairs, start_of, tmp_path
+):
+    given = flags(weightless, instruction_set, tmp_path / "out")
+    if "held_out_set" in path.read_text():
+        given = pair_flags(pairs, instruction_set, weightless, tmp_path / "out", max_length=1024)
+    if "init_adapter" in path.read_text():
+        start = shutil.copytree(start_of(tiny_model), tmp_path / "start")
+        config = json.loads((start / "adapter_config.json").read_text())
+        (start / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": str(weightless)}))
+        given += ["--init_adapter", str(start)]
+    done = cli("plan", str(path), *given)
     assert done.returncode == 0, done.stderr
     for part in ("Parameters", "Memory of each device", "activations", "peak", "steps", "supervised", path.name):
         assert part in done.stdout

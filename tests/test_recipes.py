@@ -11,7 +11,7 @@ import time
 
 import pytest
 import yaml
-from conftest import ROOT, assert_one_line_error, largest_difference, recipe, sft_flags, weights
+from conftest import ROOT, assert_one_line_error, largest_difference, pair_flags, recipe, sft_flags, weights
 
 RECIPES = sorted(path.name for path in (ROOT / "recipes").glob("*.py"))
 YAMLS = sorted((ROOT / "recipes").glob("*/*.yaml"))
@@ -27,14 +27,20 @@ def test_recipes_are_short_and_teach(name):
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_every_recipe_yaml_runs_for_two_steps(path, instruction_set, tiny_model_of, tmp_path):
+def test_every_recipe_yaml_runs_for_two_steps(path, instruction_set, pairs, tiny_model_of, start_of, tmp_path):
     """On a tiny model of the same architecture, with whatever quantization the YAML asks for."""
     values = yaml.safe_load(path.read_text())
     stage = f"{path.stem}.py"
     assert stage in RECIPES, f"{path} belongs to no recipe"
     model = tiny_model_of(path.parent.name)
     less = {"dtype": values["dtype"], "gradient_accumulation_steps": 1, "max_train_rows": 100, "eval_items": 2}
-    flags = sft_flags(instruction_set, model, tmp_path / "out", **less)
+    if "init_adapter" in values:
+        less["init_adapter"] = start_of(model)
+    if "held_out_set" in values:
+        less |= {"max_train_rows": 16, "max_length": 1024, "warmup_steps": 0}
+        flags = pair_flags(pairs, instruction_set, model, tmp_path / "out", **less)
+    else:
+        flags = sft_flags(instruction_set, model, tmp_path / "out", **less)
     done = recipe(stage, "--config", str(path), *flags)
     assert done.returncode == 0, done.stderr
     lineage = json.loads((tmp_path / "out" / "lineage.json").read_text())
@@ -44,8 +50,8 @@ def test_every_recipe_yaml_runs_for_two_steps(path, instruction_set, tiny_model_
     assert all(tensor.isfinite().all() for tensor in adapter.values())
     assert all(tensor.abs().max() > 0 for key, tensor in adapter.items() if "lora_B" in key)  # every layer learnt
     # TRL trains the adapter in bfloat16 where the base was really quantized, and in float32 elsewhere.
-    trained = weights(tmp_path / "out" / "checkpoint-2").values()
-    assert {str(tensor.dtype) for tensor in trained} == {
+    trained = weights(tmp_path / "out" / "checkpoint-2").items()
+    assert {str(tensor.dtype) for key, tensor in trained if "lora_" in key} == {
         "torch.bfloat16" if values.get("load_in_4bit") else "torch.float32"
     }
 

@@ -17,7 +17,7 @@ import sys
 def main() -> None:
     from peft import PeftModel  # noqa: F401
     from transformers import AutoModelForCausalLM, LlamaForCausalLM  # noqa: F401
-    from trl import SFTTrainer  # noqa: F401
+    from trl import DPOTrainer, RewardTrainer, SFTTrainer  # noqa: F401
 
     import instructrec.merge
     import instructrec.plan

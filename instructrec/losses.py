@@ -1,0 +1,70 @@
+"""What is known of a loss before the first step: a run that begins elsewhere does not train what its config says."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from instructrec.core.errors import UserError
+
+EXACT, ROUNDED = 1e-4, 1e-2
+"""The relative difference that a first loss may have, in fp32 and where 16 bits are computed with: there the policy and
+the reference may round otherwise (checkpointing, autocast, a kernel's order of addition)."""
+
+
+def first_dpo_loss(args: Any) -> float | None:
+    """The loss of DPO while the policy still is the reference, so that every log-ratio is 0.
+
+    The sigmoid's is -log σ(0) = ln 2 (Rafailov et al., 2023, https://arxiv.org/abs/2305.18290, equation 7), IPO's is
+    (0 - 1/2β)² (Azar et al., 2023, https://arxiv.org/abs/2310.12036, equation 17).
+
+    Args:
+        args: TRL's `DPOConfig`.
+
+    Returns:
+        Their sum by `loss_weights`; null for other losses, and where pairs are weighted.
+    """
+    known = {"sigmoid": math.log(2), "ipo": (1 / (2 * args.beta)) ** 2}
+    if args.use_weighting or not known.keys() >= set(args.loss_type):
+        return None
+    weights = args.loss_weights or [1.0] * len(args.loss_type)
+    return sum(weight * known[name] for name, weight in zip(args.loss_type, weights, strict=True))
+
+
+class FirstLoss(TrainerCallback):
+    """Ends a run of DPO whose first loss is not the one that is known.
+
+    Args:
+        args: TRL's `DPOConfig`; gets `logging_first_step`, for the loss is read from the trainer's log.
+        coarse: whether the model computes in 16 bits somewhere.
+    """
+
+    def __init__(self, args: Any, coarse: bool) -> None:
+        self.expected, self.tolerance = first_dpo_loss(args), ROUNDED if coarse else EXACT
+        args.logging_first_step = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Raise `UserError` at the first step if its loss is another; every process sees the same loss."""
+        if state.global_step != 1 or self.expected is None or "loss" not in (logs or {}):
+            return
+        loss = (logs or {})["loss"]
+        if abs(loss - self.expected) <= self.tolerance * self.expected:  # NaN is not
+            return
+        cause = "the reference is not the adapter that training starts from; give it as --init_adapter"
+        if not math.isfinite(loss):
+            cause = "a log-probability is not finite; give --dtype bfloat16 in place of float16, or look at the base"
+        elif not getattr(args, "disable_dropout", True):
+            cause = "the policy has dropout and the reference has not; set --disable_dropout true"
+        raise UserError(
+            f"first loss: is {loss:.4f} and not {self.expected:.4f}, which it is as long as the policy is its own "
+            f"reference: {cause}"
+        )

@@ -1,0 +1,218 @@
+"""Preference pairs → what TRL's preference trainers take. Pairs that break their contract are refused, by file and row.
+
+A folder of pairs (`instructrec pairs`) has the splits of `schema.PAIR_SPLITS` and a `manifest.json` with the
+`fingerprint` of their Parquet.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instructrec.core.errors import UserError
+from instructrec.core.files import fingerprint
+from instructrec.core.schema import (
+    HELD_OUT,
+    PAIR,
+    PAIR_SPLITS,
+    TEST_CORRUPTORS,
+    TEST_DOCUMENTS,
+    TRAIN,
+    VALIDATION,
+    check_record,
+    read_manifest,
+    read_split,
+)
+from instructrec.core.spans import Spans
+from instructrec.data import QUICKSTART_SET, ensure_set, load_set
+from instructrec.lineage import read_lineage
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+QUICKSTART_PAIRS = "outputs/quickstart/pairs"
+
+UNSEEN = (TEST_DOCUMENTS, TEST_CORRUPTORS)
+"""The splits that no training pair shares a document with, nor, of the latter, a kind of fault."""
+
+
+@dataclass
+class PairsArguments:
+    """What to train on, and what is looked at meanwhile and afterwards."""
+
+    dataset_name: str = field(
+        default=QUICKSTART_PAIRS, metadata={"help": "Folder of preference pairs (`instructrec pairs`)."}
+    )
+    held_out_set: str = field(
+        default=QUICKSTART_SET,
+        metadata={"help": "Instruction set whose validation rows are asked during training; none is trained on."},
+    )
+    max_train_rows: int | None = field(
+        default=None, metadata={"help": "Train on that many pairs, chosen by a fixed shuffle; default: all."}
+    )
+    ranked_pairs: int = field(
+        default=200, metadata={"help": "Pairs of each unseen split that are ranked after training; 0 ranks none."}
+    )
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A folder of pairs, and the instruction set that training on them is watched with.
+
+    Attributes:
+        name, held_out_set: the two folders.
+        fingerprint: of the pairs' Parquet.
+        rows: of each split, with a column `name` that tells file and row.
+        instructions: the validation rows of the instruction set.
+    """
+
+    name: str
+    held_out_set: str
+    fingerprint: str
+    rows: dict[str, Dataset]
+    instructions: Dataset
+
+    def drawn(self, split: str, most: int) -> Dataset:
+        """At most so many pairs of a split, by a fixed shuffle."""
+        rows = self.rows[split]
+        return rows.shuffle(seed=0).select(range(min(most, len(rows))))
+
+    def to_evaluate(self, most: int, tokenizer: Any, args: Any) -> Dataset | None:
+        """Validation pairs as a trainer takes them, at most so many and none too long; null if it evaluates nothing.
+
+        Raises:
+            UserError: there are none.
+        """
+        from instructrec.preflight import SIDES, tokens_of_pairs
+
+        if args.eval_strategy == "no":
+            return None
+        rows = self.drawn(VALIDATION, most)
+        longest = [max(len(ids) for ids, _ in sides) for sides in tokens_of_pairs(rows, tokenizer)]
+        rows = rows.select([i for i, n in enumerate(longest) if args.max_length is None or n <= args.max_length])
+        if not len(rows):
+            raise UserError(
+                f"{self.name}: there are no validation pairs to evaluate on; set --eval_items, make pairs from more "
+                "documents, or set --eval_strategy no"
+            )
+        return rows.select_columns(["prompt", *SIDES])
+
+    def inputs(self) -> dict[str, Any]:
+        """What a lineage says of them."""
+        watched = Path(self.held_out_set)
+        return {
+            "pairs": {
+                "name": self.name,
+                "fingerprint": self.fingerprint,
+                "splits": {split: len(rows) for split, rows in self.rows.items()},
+                "lineage": read_lineage(Path(self.name)),
+            },
+            "held_out_set": {"name": self.held_out_set, "fingerprint": read_manifest(watched)["fingerprint"]},
+        }
+
+
+def load_pairs(data: PairsArguments) -> Pairs:
+    """The pairs of a config, after their contract was checked.
+
+    Raises:
+        UserError: no such folder, files that are not those of its manifest, a pair that breaks the contract, or a
+            training pair that shares a prompt, a document or a kind of fault with what is held out.
+    """
+    import datasets
+
+    folder = Path(data.dataset_name)
+    known = _manifest(folder)
+    if fingerprint(folder, "*.parquet") != known:
+        raise UserError(f"{folder}: its Parquet files changed since it was made; make the pairs again")
+    read = {split: list(read_pairs(folder, split)) for split in PAIR_SPLITS}
+    if not read[TRAIN]:
+        raise UserError(f"{folder}: the train split is empty; make pairs from more rows")
+    _check_hold_out(folder, read, ensure_set(data.held_out_set))
+    instructions = load_set(data.held_out_set)[VALIDATION]
+    columns = datasets.Features({**datasets.Features.from_arrow_schema(PAIR), "name": datasets.Value("string")})
+    rows = {
+        split: datasets.Dataset.from_dict({key: [pair[key] for pair in pairs] for key in columns}, features=columns)
+        for split, pairs in read.items()
+    }
+    found = Pairs(data.dataset_name, data.held_out_set, known, rows, instructions)
+    if data.max_train_rows is not None:
+        rows[TRAIN] = found.drawn(TRAIN, data.max_train_rows)
+    return found
+
+
+def _manifest(folder: Path) -> str:
+    """The fingerprint that `folder` should have."""
+    path = folder / "manifest.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["fingerprint"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{folder}: no preference pairs there; make them with `instructrec pairs`") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: not the manifest of preference pairs; make them again") from None
+
+
+def read_pairs(folder: Path, split: str) -> Iterator[dict[str, Any]]:
+    """Yield the pairs of one split, checked, with their file and row as `name`; nothing where it has no file.
+
+    Raises:
+        UserError: a file is unreadable, its columns are not those of `PAIR`, or a pair breaks the contract.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for path in sorted((folder / split).glob("*.parquet")):
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowInvalid, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path}: not a readable Parquet file ({reason}); make the pairs again") from None
+        if odd := sorted(set(table.column_names) ^ set(PAIR.names)):
+            raise UserError(f"{path}: columns do not fit the contract ({', '.join(odd)})")
+        for number, pair in enumerate(table.to_pylist()):
+            check_pair(pair, f"{path}, row {number}")
+            yield pair | {"name": f"{split}/{path.name}:{number}"}
+
+
+def check_pair(pair: dict[str, Any], where: str) -> None:
+    """Raise `UserError` if a pair breaks the contract: types, roles, or answers that are empty or the same."""
+    check_record(pair, PAIR, where)
+    if not pair["prompt"] or pair["prompt"][-1]["role"] != "user":
+        raise UserError(f"{where}: 'prompt' must end with a message of role 'user'")
+    for side in ("chosen", "rejected"):
+        if [message["role"] for message in pair[side]] != ["assistant"]:
+            raise UserError(f"{where}: {side!r} must be one message of role 'assistant'")
+        if not pair[side][0]["content"].strip():
+            raise UserError(f"{where}: {side!r} is empty, so that there is nothing to prefer")
+    if pair["chosen"][0]["content"].strip() == pair["rejected"][0]["content"].strip():
+        raise UserError(f"{where}: 'chosen' and 'rejected' are the same answer; leave the pair out")
+
+
+def _check_hold_out(folder: Path, read: dict[str, list[dict[str, Any]]], watched: Path) -> None:
+    """Refuse training pairs that share something with a held-out pair, or with a held-out row of an instruction set."""
+    prompts: dict[str, str] = {}
+    spans = Spans()
+    held_out = [(pair, f"the pair {pair['name']}") for split in (VALIDATION, *UNSEEN) for pair in read[split]]
+    held_out += [
+        (row, f"{watched / split} row {row['id']}")
+        for split in (VALIDATION, *HELD_OUT)
+        for row in read_split(watched, split, ["id", "prompt", "source"])
+    ]
+    for row, name in held_out:
+        prompts[row["prompt"][-1]["content"]] = name
+        for source in row["source"]:
+            spans.add(source["sha256"], source["start"], source["end"], name)
+    unseen = {pair["origin"] for pair in read[TEST_CORRUPTORS]}
+    for pair in read[TRAIN]:
+        other = prompts.get(pair["prompt"][-1]["content"])
+        for source in pair["source"]:
+            other = other or spans.overlapping(source["sha256"], source["start"], source["end"])
+        if pair["origin"] in unseen:
+            other = f"{TEST_CORRUPTORS}, which has pairs of {pair['origin']!r} too"
+        if other:
+            raise UserError(
+                f"{folder}: training pair {pair['name']} overlaps with {other}; such pairs cannot measure what was "
+                "learnt. Make them again from the training rows of the set"
+            )
