@@ -21,6 +21,9 @@ TRAIN, VALIDATION = "train", "validation"
 TEST_DOCUMENTS, TEST_TEMPLATES, TEST_TASKS = "test_documents", "test_templates", "test_tasks"
 HELD_OUT = (TEST_DOCUMENTS, TEST_TEMPLATES, TEST_TASKS)
 SPLITS = (TRAIN, VALIDATION, *HELD_OUT)
+TEST_CORRUPTORS = "test_corruptors"
+PAIR_SPLITS = (TRAIN, VALIDATION, TEST_DOCUMENTS, TEST_CORRUPTORS)
+"""Of a folder of preference pairs; `test_corruptors` has unseen documents and unseen ways to corrupt an answer."""
 
 _text = pa.string()
 
@@ -127,6 +130,23 @@ class Manifest(_Optional):
     families: dict[str, Family]
     held_out: dict[str, Any]
     config: dict[str, Any]
+    versions: dict[str, str]
+    seed: int
+    fingerprint: str
+
+
+class PairsManifest(TypedDict):
+    """`manifest.json` of a folder of pairs; `fingerprint` is of its Parquet. Holds no time and no machine path.
+
+    `origins` counts pairs by origin and split, `dropped` those that were made and left out, by reason. `plan` is what
+    the pairs were made from and how, `held_out` the corruptors that only test_corruptors has.
+    """
+
+    plan: dict[str, Any]
+    splits: dict[str, int]
+    origins: dict[str, dict[str, int]]
+    dropped: dict[str, int]
+    held_out: list[str]
     versions: dict[str, str]
     seed: int
     fingerprint: str
