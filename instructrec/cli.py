@@ -621,7 +621,10 @@ def pairs(
     instructrec pairs outputs/quickstart/set --reference smollm2-135m-q4
     """
     from instructrec.make_pairs import Request, make, rank, show
+    from instructrec.pair_rankings import reference_of
 
+    if reference:
+        reference_of(reference)  # a mistake in it is told before pairs are made
     if not (0 < temperature < math.inf):
         raise UserError(f"--temperature: must be a finite number above 0, not {temperature:g}")
     request = Request(

@@ -23,6 +23,7 @@ import yaml
 from instructrec.core import checks
 from instructrec.core.language import identify
 from instructrec.core.segmentation import UNSPACED, sentences, unwrap, words
+from instructrec.evaluation.metrics import exact_match
 
 MOST_CANDIDATES = 48
 """Corrupted answers that are looked at for one row and corruptor."""
@@ -83,13 +84,18 @@ def normalised(text: str) -> str:
 
 
 def is_wrong(task: Task, candidate: str) -> bool:
-    """Whether a corrupted answer is no accepted one, by letters and digits, and breaks a check where there are any.
+    """Whether a corrupted answer is surely none of the accepted ones.
 
-    Checks are taken as met where they are in the loose sense (`checks.satisfied_loose`).
+    It must differ from them by its letters and digits. Where there are checks it must break one, which can be a matter
+    of marks; then it must differ as `metrics.exact_match` sees it. Checks are taken as met where they are in the loose
+    sense (`checks.satisfied_loose`).
     """
-    if not candidate.strip() or normalised(candidate) in {normalised(text) for text in (task.answer, *task.targets)}:
+    accepted = (task.answer, *task.targets)
+    if not candidate.strip():
         return False
-    return task.checks is None or not all(checks.satisfied_loose(task.checks, candidate))
+    if task.checks is None:
+        return normalised(candidate) not in map(normalised, accepted)
+    return not exact_match(candidate, accepted) and not all(checks.satisfied_loose(task.checks, candidate))
 
 
 def corrupt(name: str, task: Task, rng: random.Random) -> str | None:
@@ -249,7 +255,7 @@ def constraint_broken(task: Task, rng: random.Random) -> Iterator[str]:
         return
     text, found = task.answer, task.answer.split(" ")
     lines, end = text.split("\n"), text[-1]
-    edits = [text.lower(), text.upper(), text.swapcase(), text.strip('"'), f'"{text}"', text.replace(",", "")]
+    edits = [text.strip('"'), f'"{text}"', text.replace(",", "")]
     edits += [
         "\n".join(lines[1:]),
         "\n".join(lines[:-1]),

@@ -230,35 +230,34 @@ def rank(folder: Path, reference: str | None, most: int, seed: int) -> dict[str,
 
 def show(manifest: PairsManifest, folder: Path, rankings: dict[str, Any]) -> None:
     """Print pairs and rankings by split and origin."""
-    from instructrec.pair_rankings import LONGER, MEAN, SUM
+    from instructrec.pair_rankings import LONGER, MEAN, SUM, TOKENS
 
     reference = rankings["reference"]
-    columns = ["split", "origin", "pairs", "longer is better"]
-    columns += ["likelier per token", "likelier in sum"] if reference else []
-    table = Table(*columns, title=str(folder))
+    table = Table("split", "origin", "pairs", "longer is better", title=str(folder))
+    for title in ("ranked", "more tokens", "likelier per token", "likelier in sum") if reference else ():
+        table.add_column(title)
     for split in PAIR_SPLITS:
         cells = rankings["splits"].get(split, {})
         for origin in sorted(cells, key=lambda name: (name == "all", name)):
             cell = cells[origin]
-            shown = [_percent(cell.get(name)) for name in ((LONGER, MEAN, SUM) if reference else (LONGER,))]
-            table.add_row(split, origin, str(cell[LONGER]["n"]), *shown, end_section=origin == "all")
+            shown = [str(cell[LONGER]["n"]), _percent(cell[LONGER])]
+            if MEAN in cell:
+                shown += [str(cell[MEAN]["n"]), *(_percent(cell[name]) for name in (TOKENS, MEAN, SUM))]
+            table.add_row(split, origin, *shown, end_section=origin == "all")
     console = Console()
     console = console if console.is_terminal and console.width >= 120 else Console(width=120)
     console.print(table)
+    print("how often a ranking is right, in percent, with its 95 % interval; a tie counts as half")
     if reference:
-        note = f"likelihoods of {reference['name']} on the pairs whose number is in brackets; ties count as half"
-        console.print(note + (f"; {reference['too_long']} did not fit its context" if reference["too_long"] else ""))
+        left_out = f"; {reference['too_long']} pairs did not fit its context" if reference["too_long"] else ""
+        print(f"tokens and likelihoods are those of {reference['name']}{left_out}")
     dropped = ", ".join(f"{n} {reason}" for reason, n in manifest["dropped"].items())
-    console.print(
-        " · ".join(f"{split} {n}" for split, n in manifest["splits"].items()) + f"; left out: {dropped or 'none'}"
-    )
+    counts = " · ".join(f"{split} {manifest['splits'][split]}" for split in PAIR_SPLITS)
+    print(f"{counts}; left out: {dropped or 'none'}")
     if empty := [s for s, n in manifest["splits"].items() if not n and (s != TEST_CORRUPTORS or manifest["held_out"])]:
-        console.print(f"warning: no pairs in {', '.join(empty)}")
+        print(f"warning: no pairs in {', '.join(empty)}")
 
 
-def _percent(ranking: dict[str, Any] | None) -> str:
-    if ranking is None:
-        return "–"
+def _percent(ranking: dict[str, Any]) -> str:
     low, high = ranking["ci95"]
-    interval = f" [{low:.1%}, {high:.1%}]" if low is not None else ""
-    return f"{ranking['value']:.1%}{interval} ({ranking['n']})"
+    return f"{100 * ranking['value']:.1f}" + (f" [{100 * low:.0f}, {100 * high:.0f}]" if low is not None else "")

@@ -25,8 +25,9 @@ from instructrec.preferences import BATCH, prompt_key
 Cell = tuple[str, str]
 """Split and origin; the origin `all` stands for all of a split."""
 
-LONGER, MEAN, SUM = "longer", "reference_mean", "reference_sum"
-"""Rankings: the longer answer (in characters) is better; the one whose tokens are likelier on average; in sum."""
+LONGER, TOKENS, MEAN, SUM = "longer", "more_tokens", "reference_mean", "reference_sum"
+"""Rankings: the answer of more characters is better; of more of the reference's tokens; the one whose tokens are
+likelier on average; in sum."""
 
 
 @dataclass
@@ -81,7 +82,7 @@ def sample_items(folder: Path, most: int, seed: int) -> dict[str, list[Item]]:
 
 
 def rank_by_reference(items: dict[str, list[Item]], scorer: Any, done: Callable[[int], None]) -> tuple[Rankings, int]:
-    """Rank by the log-likelihood of the answers, per token and summed.
+    """Rank by the log-likelihood of the answers, per token and summed, and by how many tokens they are.
 
     Args:
         items: by split, as `sample_items` gives them.
@@ -91,7 +92,7 @@ def rank_by_reference(items: dict[str, list[Item]], scorer: Any, done: Callable[
     Returns:
         The rankings, and how many pairs did not fit the model's context.
     """
-    found: Rankings = {MEAN: defaultdict(Ranked), SUM: defaultdict(Ranked)}
+    found: Rankings = {name: defaultdict(Ranked) for name in (TOKENS, MEAN, SUM)}
     left_out = 0
 
     def tokens(text: str) -> int:
@@ -110,6 +111,7 @@ def rank_by_reference(items: dict[str, list[Item]], scorer: Any, done: Callable[
                 item, (chosen, rejected) = fits[place], answered.choice_logprobs
                 lengths = sizes[item.id]
                 for origin in (item.category, "all"):
+                    found[TOKENS][split, origin].add(lengths[0] - lengths[1])
                     found[SUM][split, origin].add(chosen - rejected)
                     found[MEAN][split, origin].add(chosen / lengths[0] - rejected / lengths[1])
             done(len(batch))

@@ -26,9 +26,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 from instructrec.core.errors import UserError, nearest
-from instructrec.core.files import fingerprint, write_json
+from instructrec.core.files import fingerprint, write_json, write_text
 from instructrec.core.hashing import hashed
 from instructrec.core.schema import (
     PAIR,
@@ -242,7 +243,7 @@ def write_pairs(
     seed: int,
     skipped: Counter[str],
 ) -> PairsManifest:
-    """Write a folder of pairs: `SPLIT/00000.parquet` of every split and `manifest.json`.
+    """Write a folder of pairs: `SPLIT/00000.parquet` of every split, `manifest.json` and a card.
 
     Within each split and origin as many rejected answers are longer than the chosen one as shorter (equals stay), so
     that no rule of length beats a coin; which of the surplus is left out is decided by a hash.
@@ -303,7 +304,17 @@ def write_pairs(
         fingerprint=fingerprint(folder, "*.parquet"),
     )
     write_json(folder / "manifest.json", manifest)
+    write_text(folder / "README.md", _card(manifest))
     return manifest
+
+
+def _card(manifest: PairsManifest) -> str:
+    """A card by which `datasets.load_dataset(folder)` finds the splits."""
+    files = [{"split": split, "path": f"{split}/*.parquet"} for split in PAIR_SPLITS]
+    head = yaml.safe_dump({"configs": [{"config_name": "default", "data_files": files}]}, sort_keys=False)
+    origins = "".join(f"| {name} | {sum(found.values())} |\n" for name, found in manifest["origins"].items())
+    table = f"| origin | pairs |\n| --- | ---: |\n{origins}"
+    return f"---\n{head}---\n# Preference pairs\n\nMade by `instructrec pairs`.\n\n{table}"
 
 
 def _copy(source: Path, target: Path, keep: npt.NDArray[np.bool_]) -> None:
