@@ -578,8 +578,8 @@ def pairs(
     rewards: Annotated[
         Path | None, typer.Option(help="With --samples: a rewards YAML, by which they are ranked.")
     ] = None,
-    n: Annotated[int, typer.Option("-n", "--n", min=2, help="Samples of each prompt.")] = 8,
-    temperature: Annotated[float, typer.Option(help="Of the sampling.")] = 1.0,
+    n: Annotated[int | None, typer.Option("-n", "--n", min=2, help="Samples of each prompt. Default: 8.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the sampling. Default: 1.")] = None,
     max_new_tokens: Annotated[
         int | None,
         typer.Option(min=1, help="Tokens of a sample at most. Default: twice what its family's answers need."),
@@ -625,7 +625,7 @@ def pairs(
 
     if reference:
         reference_of(reference)  # a mistake in it is told before pairs are made
-    if not (0 < temperature < math.inf):
+    if temperature is not None and not 0 < temperature < math.inf:
         raise UserError(f"--temperature: must be a finite number above 0, not {temperature:g}")
     request = Request(
         folder=folder,

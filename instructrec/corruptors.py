@@ -65,6 +65,8 @@ class Task:
     foreign: tuple[str, ...] = ()
 
 
+T = TypeVar("T")
+
 Corruptor = Callable[[Task, random.Random], Iterator[str]]
 
 CORRUPTORS: dict[str, Corruptor] = {}
@@ -120,10 +122,11 @@ def wrong_option(task: Task, rng: random.Random) -> Iterator[str]:
         yield from _shuffled([option for option in task.choices if option not in task.targets], rng)
 
 
-_ENTITIES = {
-    "code": re.compile(r"`[^`\n]+`|\b[A-Za-z]\w*(?:[._]\w+)+(?:\(\))?|\b[a-z]+[A-Z]\w*"),
-    "name": re.compile(rf"(?<=[a-z,;{UNSPACED}] )[A-Z][\w-]+(?: [A-Z][\w-]+)*|(?<=[{UNSPACED}])[A-Z][\w-]+"),
-}
+_ENTITIES = (
+    re.compile(r"`[^`\n]+`|\b[A-Za-z]\w*(?:[._]\w+)+(?:\(\))?|\b[a-z]+[A-Z]\w*"),
+    re.compile(rf"(?<=[a-z,;{UNSPACED}] )[A-Z][\w-]+(?: [A-Z][\w-]+)*|(?<=[{UNSPACED}])[A-Z][\w-]+"),
+)
+"""Pieces of code, and names, as far as their form tells them."""
 
 
 @corruptor
@@ -131,22 +134,22 @@ def wrong_entity(task: Task, rng: random.Random) -> Iterator[str]:
     """A name or a piece of code gives way to another one of the text."""
     if task.choices:
         return
-    for pattern in _ENTITIES.values():
-        in_prompt = dict.fromkeys(match for match in pattern.findall(task.prompt) if len(match) > 3)
-        found = [e for e in in_prompt if _place(e, task.answer)]
+    for pattern in _ENTITIES:
+        shown = list(dict.fromkeys(match for match in pattern.findall(task.prompt) if len(match) > 2))
+        found = [entity for entity in shown if _whole(entity).search(task.answer)]
         # A name alone is known by its form; the first word of a sentence would have it too.
-        found = found or [task.answer for _ in range(len(task.answer.split()) < 3 and bool(pattern.match(task.answer)))]
+        if not found and len(task.answer.split()) < 3 and pattern.fullmatch(f"of {task.answer}", 3):
+            found = [task.answer]
         folded = task.answer.casefold()
-        others = [e for e in in_prompt if e.casefold() not in folded and folded not in e.casefold()]
+        others = [entity for entity in shown if entity.casefold() not in folded and folded not in entity.casefold()]
         for entity in _shuffled(found, rng)[:3]:
             for other in _shuffled(others, rng)[:8]:
-                yield _place(entity, task.answer).sub(lambda _, text=other: text, task.answer)  # type: ignore[union-attr,misc]
+                yield other.join(_whole(entity).split(task.answer))
 
 
-def _place(part: str, text: str) -> re.Pattern[str] | None:
-    """A pattern of `part` as a whole word, if `text` has it."""
-    pattern = re.compile(rf"(?<!\w){re.escape(part)}(?!\w)")
-    return pattern if pattern.search(text) else None
+def _whole(part: str) -> re.Pattern[str]:
+    """A pattern of `part` where it is no part of a longer word."""
+    return re.compile(rf"(?<!\w){re.escape(part)}(?!\w)")
 
 
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*(?!\w)")
@@ -199,8 +202,8 @@ def wrong_item(task: Task, rng: random.Random) -> Iterator[str]:
 def shuffled_order(task: Task, rng: random.Random) -> Iterator[str]:
     """The items in another order, where all wordings of the family ask for an order."""
     found = _as_list(task.answer) if task.family in ORDERED and not task.choices else None
-    for _ in range(6 if found else 0):
-        yield found.write(_shuffled(found.items, rng))  # type: ignore[union-attr]
+    if found:
+        yield from (found.write(_shuffled(found.items, rng)) for _ in range(6))
 
 
 @corruptor
@@ -317,9 +320,6 @@ def _beside(task: Task, quote: str) -> list[str]:
         if quote in (items := [*map(_unmarked, found)]) or quote in (items := sentences(unwrap(block), task.language)):
             return items
     return []
-
-
-T = TypeVar("T")
 
 
 def _shuffled(items: Sequence[T], rng: random.Random) -> list[T]:

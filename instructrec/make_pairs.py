@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from instructrec.core.errors import UserError
-from instructrec.core.files import new_folder, sha256_file, write_json
+from instructrec.core.files import fingerprint, new_folder, sha256_file, write_json
 from instructrec.core.schema import PAIR_SPLITS, TEST_CORRUPTORS, PairsManifest, read_manifest
 from instructrec.lineage import read_lineage, weights_sha256, write_lineage
 from instructrec.preferences import (
@@ -29,8 +29,8 @@ from instructrec.preferences import (
 )
 
 RANKINGS = "rankings.json"
-SAMPLED_ROWS = 200
-"""Rows of each split that are sampled for by default."""
+SAMPLED_ROWS, SAMPLES, TEMPERATURE = 200, 8, 1.0
+"""By default: rows of each split that are sampled for, answers to each, and at which temperature."""
 DTYPE = "bfloat16"
 
 
@@ -42,8 +42,8 @@ class Request:
     samples: str | None = None
     adapter: Path | None = None
     rewards: Path | None = None
-    n: int = 8
-    temperature: float = 1.0
+    n: int | None = None
+    temperature: float | None = None
     max_new_tokens: int | None = None
     mentor: Path | None = None
     rows: int | None = None
@@ -57,8 +57,15 @@ class Request:
         """Raise `UserError` for flags that do not go together."""
         if self.samples and self.mentor:
             raise UserError("--mentor: pairs scores that are there; leave --samples out, or make two folders of pairs")
-        for flag, value in (("--adapter", self.adapter), ("--rewards", self.rewards)):
-            if value and not self.samples:
+        of_samples = {
+            "--adapter": self.adapter,
+            "--rewards": self.rewards,
+            "-n": self.n,
+            "--temperature": self.temperature,
+            "--max-new-tokens": self.max_new_tokens,
+        }
+        for flag, value in of_samples.items():
+            if value is not None and not self.samples:
                 raise UserError(f"{flag}: goes with --samples MODEL")
         if self.samples and not self.rewards:
             raise UserError("--samples: give --rewards YAML, by which the samples are ranked")
@@ -68,8 +75,8 @@ class Request:
             raise UserError("--rows: goes with corrupted answers or --samples, not with --mentor")
         if not (self.folder or self.mentor):
             raise UserError("pairs: name an instruction set, as in `instructrec pairs outputs/quickstart/set`")
-        if self.folder:
-            read_manifest(self.folder)
+        if self.folder and read_manifest(self.folder)["fingerprint"] != fingerprint(self.folder, "*.parquet"):
+            raise UserError(f"{self.folder}: its Parquet files changed since it was built; build it again")
 
 
 def make(request: Request, output: Path) -> PairsManifest:
@@ -135,8 +142,8 @@ def _plan(request: Request, held_out: tuple[str, ...]) -> dict[str, Any]:
         "model": weights_sha256(resolve_model(request.samples)),
         "adapter": weights_sha256(request.adapter) if request.adapter else None,
         "rewards": sha256_file(request.rewards),
-        "n": request.n,
-        "temperature": request.temperature,
+        "n": request.n or SAMPLES,
+        "temperature": request.temperature or TEMPERATURE,
         "max_new_tokens": request.max_new_tokens,
         "rows": request.rows or SAMPLED_ROWS,
     }
@@ -163,11 +170,12 @@ def _sampled(request: Request, folder: Path, kept: Path, skipped: Counter[str]) 
 
     assert request.samples is not None and request.rewards is not None
     model, tokenizer, origin = _load(request.samples, request.adapter)
-    sampler = Sampler(model, tokenizer, origin, request.n, request.temperature, request.seed)
+    n = request.n or SAMPLES
+    sampler = Sampler(model, tokenizer, origin, n, request.temperature or TEMPERATURE, request.seed)
     rows = chosen_rows(folder, request.rows or SAMPLED_ROWS, request.seed)
     limits = limits_of(sampler, [row for _, row in rows], request.max_new_tokens)
     with _progress() as progress:
-        task = progress.add_task(f"sampling {request.n} answers each", total=len(rows))
+        task = progress.add_task(f"sampling {n} answers each", total=len(rows))
         rewards = load_rewards(request.rewards)
         yield from sampled(rows, limits, sampler, rewards, kept, skipped, lambda: progress.advance(task))
 

@@ -55,7 +55,7 @@ def read_pairs(folder: Path, split: str) -> Iterator[dict[str, Any]]:
 
 
 def rank_by_length(folder: Path) -> dict[Cell, Ranked]:
-    """Longer is better. Half less than the accuracy is what shorter-is-better has."""
+    """Longer is better; that shorter is better is right where this is wrong."""
     found: dict[Cell, Ranked] = defaultdict(Ranked)
     for split in PAIR_SPLITS:
         for one in read_pairs(folder, split):

@@ -84,6 +84,7 @@ class Sampler:
             temperature=self.temperature,
             top_k=0,
             top_p=1.0,
+            repetition_penalty=1.0,
             num_return_sequences=self.n,
             max_new_tokens=limit,
             pad_token_id=self.tokenizer.pad_token_id,

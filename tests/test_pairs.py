@@ -50,6 +50,7 @@ def pairs_of(folder: Path, split: str) -> list[dict]:
         ("wrong_option", task("B", choices=("A", "B", "C")), {"A", "C"}),
         ("wrong_option", task("B", choices=("A", "B", "C"), targets=("B", "A")), {"C"}),
         ("wrong_entity", task("She has met Bob Stone."), {"She has met Carl Voss."}),
+        ("wrong_entity", task("Rome"), {"Bob Stone", "Carl Voss", "Sundays"}),
         ("wrong_number", task("7"), {"1912", "8", "6", "9", "17"}),
         (
             "shuffled_order",
@@ -367,6 +368,7 @@ def test_pairs_are_ranked_by_a_references_likelihood(made, tiny_model, tmp_path)
         (["--mentor", "nowhere.jsonl"], "no such file"),
         (["--mentor", "m", "--samples", "m"], "--mentor"),
         (["--temperature", "0"], "--temperature"),
+        (["-n", "4"], "-n: goes with --samples"),
         (["--reference", "smollm2-135m-q4:nowhere"], "MODEL:ADAPTER"),
     ],
 )
