@@ -5,23 +5,17 @@ Every choice is by a hash of names and the seed, or by a rank among such hashes:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from data_builders.families import Family, Template
+from instructrec.core.hashing import hashed as hashed
 from instructrec.core.minhash import Signatures, clusters
 from instructrec.core.schema import TRAIN, VALIDATION
 
 TEST = "test"
 """The side of the documents from which the three held-out splits are made."""
-
-
-def hashed(*parts: object) -> int:
-    """A 64-bit integer that depends on the parts alone, the same in every process."""
-    text = "\x1f".join([str(part) for part in parts])
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
 def assign_units(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from dataclasses import fields
@@ -561,6 +562,94 @@ def merge(
     if all(difference.held_out is None for difference in differences):
         print("held-out answers were not compared: the adapters' set is not at hand; --suite names another")
     print(f"merged in {merged_dtype}: {place}")
+
+
+@app.command()
+def pairs(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[SET]", help="An instruction set; with --mentor it may be left out.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="The folder of the pairs.")] = Path("outputs/quickstart/pairs"),
+    samples: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Pair this model's best and worst samples: embedded, Hub name or folder."),
+    ] = None,
+    adapter: Annotated[Path | None, typer.Option(help="With --samples: an adapter of that model.")] = None,
+    rewards: Annotated[
+        Path | None, typer.Option(help="With --samples: a rewards YAML, by which they are ranked.")
+    ] = None,
+    n: Annotated[int | None, typer.Option("-n", "--n", min=2, help="Samples of each prompt. Default: 8.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the sampling. Default: 1.")] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens of a sample at most. Default: twice what its family's answers need."),
+    ] = None,
+    mentor: Annotated[
+        Path | None, typer.Option(help="Pair scored responses instead: JSONL of prompt, completion, rewards, policy.")
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Rows of each split that are used at most. Default: all; 200 of samples.")
+    ] = None,
+    per_corruptor: Annotated[
+        int, typer.Option(min=1, help="Training pairs of each corruptor or origin at most.")
+    ] = 2000,
+    heldout_per_corruptor: Annotated[int, typer.Option(min=1, help="The same, in each other split.")] = 300,
+    held_out_corruptors: Annotated[
+        str | None,
+        typer.Option(
+            help="Comma-separated corruptors for test_corruptors alone; see docs/preferences.md for the default."
+        ),
+    ] = None,
+    balance: Annotated[
+        bool, typer.Option(help="Leave pairs out until length tells nothing about which answer is better.")
+    ] = True,
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL[:ADAPTER]", help="Also rank the pairs by this model's likelihood of the answers."),
+    ] = None,
+    reference_pairs: Annotated[
+        int, typer.Option(min=1, help="Pairs of each split and origin that it ranks at most.")
+    ] = 50,
+    seed: Annotated[int, typer.Option(help="Of every choice.")] = 0,
+) -> None:
+    """Make preference pairs without labels, and say how far length or likelihood alone ranks them.
+
+    Of a set: right against corrupted answers. With --samples: a model's best against its worst answer under rewards.
+    With --mentor: responses that got different scores. Pairs keep the splits of the set; test_corruptors has unseen
+    documents and unseen ways to corrupt an answer. The same command again goes on where one was interrupted.
+
+    instructrec pairs outputs/quickstart/set --reference smollm2-135m-q4
+    """
+    from instructrec.make_pairs import Request, make, rank, show
+    from instructrec.pair_rankings import reference_of
+
+    if reference:
+        reference_of(reference)  # a mistake in it is told before pairs are made
+    if temperature is not None and not 0 < temperature < math.inf:
+        raise UserError(f"--temperature: must be a finite number above 0, not {temperature:g}")
+    request = Request(
+        folder=folder,
+        samples=samples,
+        adapter=adapter,
+        rewards=rewards,
+        n=n,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        mentor=mentor,
+        rows=rows,
+        per_corruptor=per_corruptor,
+        heldout_per_corruptor=heldout_per_corruptor,
+        held_out_corruptors=None if held_out_corruptors is None else _names(held_out_corruptors),
+        balance=balance,
+        seed=seed,
+    )
+    manifest = make(request, output)
+    show(manifest, output, rank(output, reference, reference_pairs, seed))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """`a, b` as names."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -23,7 +23,6 @@ them to what the smallest allows, wants the same columns of all of them, and kno
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -36,6 +35,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from instructrec.core.errors import UserError
+from instructrec.core.hashing import hashed
 from instructrec.core.schema import INSTRUCTION, TRAIN, VALIDATION, read_manifest
 from instructrec.data import DataArguments, load_set, row_labeller, trainable
 from instructrec.leaks import HeldOut
@@ -236,7 +236,7 @@ class Mixture:
             ranked = np.arange(len(names))  # documents came by rank
         else:
             sequences, names = _tokens(source, tokenizer), source.names
-            ranked = np.array(sorted(range(len(names)), key=lambda place: _rank(seed, names[place])), np.int64)
+            ranked = np.array(sorted(range(len(names)), key=lambda place: hashed(seed, names[place])), np.int64)
         if not names:
             raise UserError(f"mixture: {label}: holds nothing to train on{_told(left_out)}")
         table = sequences.with_format("arrow")[:]
@@ -257,7 +257,7 @@ class Mixture:
 
         label = source.part.label
         batch = max(1, min(BATCH, TEXT_BATCH * len(source.rows) // max(source.rows.data.nbytes, 1)))
-        order = sorted(range(len(source.rows)), key=lambda place: _rank(seed, f"{label}:{place}"))
+        order = sorted(range(len(source.rows)), key=lambda place: hashed(seed, f"{label}:{place}"))
         pieces: list[npt.NDArray[np.int64]] = []
         names: list[str] = []
         tokens = 0
@@ -299,12 +299,6 @@ def _mapped(rows: Dataset, function: Any, **options: Any) -> Dataset:
     return rows.map(function, remove_columns=rows.column_names, features=features, **options)
 
 
-def _rank(*key: object) -> int:
-    """A number that depends on the key alone, the same in every process."""
-    text = "\x1f".join(map(str, key))
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
-
-
 def _rows_for(need: int, lengths: npt.NDArray[np.int64], label: str) -> int:
     """How many rows, taken in turn and then again from the first, have about `need` tokens; one at least."""
     ends = np.append(0, np.cumsum(lengths))
@@ -326,7 +320,7 @@ def _mixed(parts: Sequence[_Drawn], seed: int) -> list[tuple[int, int]]:
     for number, part in enumerate(parts):
         again: Counter[int] = Counter()
         for place in part.chosen.tolist():
-            ranked.append((_rank(seed, part.names[place], place, again[place]), number, place))
+            ranked.append((hashed(seed, part.names[place], place, again[place]), number, place))
             again[place] += 1
     return [(number, place) for _, number, place in sorted(ranked)]
 

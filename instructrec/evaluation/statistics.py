@@ -44,6 +44,24 @@ def mean_with_interval(values: Sequence[float], seed: int = 0) -> Estimate:
     return {"value": float(array.mean()), "ci95": [float(low), float(high)]}
 
 
+def accuracy_of(wins: int, ties: int, losses: int, seed: int = 0) -> Estimate:
+    """The share of wins, ties counted as half, and its interval as `mean_with_interval` has it, from counts alone.
+
+    Raises:
+        ValueError: nothing was counted.
+    """
+    counts = np.array([wins, ties, losses])
+    if not (n := int(counts.sum())):
+        raise ValueError("no accuracy of nothing")
+    weights = np.array([1.0, 0.5, 0.0])
+    value = float(counts @ weights) / n
+    if n < 2:
+        return {"value": value, "ci95": [None, None]}
+    rng = np.random.Generator(np.random.PCG64(seed))
+    low, high = np.percentile(rng.multinomial(n, counts / n, RESAMPLES) @ weights / n, [2.5, 97.5])
+    return {"value": value, "ci95": [float(low), float(high)]}
+
+
 def paired_difference(values: Sequence[float], reference: Sequence[float], seed: int = 0) -> Estimate:
     """The mean of `values - reference` item by item, its interval, and the `p` of a two-sided sign-flip permutation.
 

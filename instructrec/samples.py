@@ -1,0 +1,141 @@
+"""Preference pairs from a model's own answers: of n samples of a prompt, the best against the worst under a reward.
+
+Sampling takes long, so that every prompt's samples are on disk when they are there. What is sampled for a prompt
+depends on the model, the prompt and the seed alone, not on what was sampled before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from instructrec.core.errors import UserError, check_interrupt
+from instructrec.core.files import append_records, one_line, read_records
+from instructrec.core.hashing import hashed
+from instructrec.evaluation.scoring import Scorer
+from instructrec.evaluation.suites import from_row
+from instructrec.preferences import ROW_SPLITS, Pair, pair, rows_of
+
+Rewards = Callable[..., Sequence[float | None]]
+"""A reward function as TRL calls it: `f(prompts, completions, **columns)`; null where none applies."""
+
+COLUMNS = ("id", "family", "language", "targets", "choices", "checks")
+"""Of a row, what rewards are given beside its prompt."""
+
+
+def rewards_of(rewards: Rewards, row: dict[str, Any], texts: Sequence[str]) -> list[float | None]:
+    """The reward of each answer to one row.
+
+    Raises:
+        UserError: one is not finite; the message names row and completion.
+    """
+    completions = [[{"role": "assistant", "content": text}] for text in texts]
+    columns = {name: [row[name]] * len(texts) for name in COLUMNS}
+    found = list(rewards(prompts=[row["prompt"]] * len(texts), completions=completions, **columns)) if texts else []
+    for text, score in zip(texts, found, strict=True):
+        if score is not None and not math.isfinite(score):
+            raise UserError(
+                f"--rewards: row {row['id']}: the reward is {score} for the completion {one_line(text, 80)!r}"
+            )
+    return found
+
+
+class Sampler:
+    """Draws answers at temperature 1 or as asked, from the whole distribution (no top-k, no top-p).
+
+    Args:
+        model: a causal LM in evaluation mode; tokenizer: with a chat template.
+        origin: what tells the model from every other (`evaluation.answers.model_origin`).
+        n: answers to each prompt.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, origin: str, n: int, temperature: float, seed: int) -> None:
+        self.model, self.tokenizer, self.n, self.temperature, self.seed = model, tokenizer, n, temperature, seed
+        self._origin = [origin, n, temperature, seed]
+
+    def key(self, row: dict[str, Any], limit: int) -> str:
+        """What the samples of a row depend on, as a hash."""
+        asked = json.dumps([*self._origin, row["prompt"], limit], ensure_ascii=False)
+        return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+    @torch.inference_mode()
+    def sample(self, row: dict[str, Any], limit: int) -> list[str]:
+        """`n` answers of `limit` tokens at most."""
+        text = self.tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+        encoded = self.tokenizer(text, add_special_tokens=False, return_tensors="pt").to(self.model.device)
+        length = encoded["input_ids"].shape[1]
+        context = getattr(self.model.config, "max_position_embeddings", None)
+        if context and length + limit > context:
+            raise UserError(
+                f"row {row['id']}: its prompt of {length} tokens and an answer of {limit} need more than the model's"
+                f" context of {context}; give a smaller --max-new-tokens"
+            )
+        torch.manual_seed(hashed(self.seed, "sample", self.key(row, limit)) >> 1)
+        outputs = self.model.generate(
+            **encoded,
+            do_sample=True,
+            temperature=self.temperature,
+            top_k=0,
+            top_p=1.0,
+            repetition_penalty=1.0,
+            num_return_sequences=self.n,
+            max_new_tokens=limit,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+        return [self.tokenizer.decode(ids[length:], skip_special_tokens=True).strip() for ids in outputs]
+
+
+def chosen_rows(folder: Path, most: int, seed: int) -> list[tuple[str, dict[str, Any]]]:
+    """(split, row): up to `most` rows of each split that makes pairs."""
+    return [(split, row) for split in ROW_SPLITS for row in rows_of(folder, split, most, seed)]
+
+
+def limits_of(sampler: Sampler, rows: Sequence[dict[str, Any]], given: int | None) -> list[int]:
+    """Tokens of each answer at most, as the evaluation has them: twice what the family's gold answers need."""
+    return Scorer(sampler.model, sampler.tokenizer, 1).limits([from_row(row) for row in rows], given)
+
+
+def sampled(
+    rows: Sequence[tuple[str, dict[str, Any]]],
+    limits: Sequence[int],
+    sampler: Sampler,
+    rewards: Rewards,
+    kept: Path,
+    skipped: Counter[str],
+    done: Callable[[], None],
+) -> Iterator[tuple[str, Pair]]:
+    """(split, pair) of rows whose samples differ in their reward; the margin is the difference.
+
+    Args:
+        rows, limits: (split, row) and the tokens of each answer at most.
+        kept: JSONL file of samples; what it has is not sampled again.
+        skipped: gets reason → prompts without a pair.
+        done: called after each row.
+
+    Raises:
+        UserError: the reward of a sample is not finite; the message names row and completion.
+    """
+    known = {record["key"]: record["samples"] for record in read_records(kept)}
+    for (split, row), limit in zip(rows, limits, strict=True):
+        check_interrupt()
+        key = sampler.key(row, limit)
+        if key not in known:
+            known[key] = sampler.sample(row, limit)
+            append_records(kept, [{"key": key, "samples": known[key]}])
+        # Blank answers would make blank responses, which nothing is learnt from.
+        texts = [text for text in dict.fromkeys(known[key]) if text]
+        scores = rewards_of(rewards, row, texts)
+        found = [(score, text) for score, text in zip(scores, texts, strict=True) if score is not None]
+        best, worst = max(found, default=(0.0, "")), min(found, default=(0.0, ""))
+        if best[0] > worst[0]:
+            yield split, pair(row["prompt"], best[1], worst[1], "samples", row["source"], best[0] - worst[0])
+        else:
+            skipped["no_difference"] += 1
+        done()

@@ -1,0 +1,394 @@
+"""Preference pairs: answers corrupted so that they are surely wrong, samples under a reward, scores of mentors."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import datasets
+import pyarrow.parquet as pq
+import pytest
+from conftest import assert_one_line_error, cli
+
+from instructrec import make_pairs
+from instructrec.core.checks import satisfied_loose
+from instructrec.core.errors import UserError
+from instructrec.core.schema import PAIR, PAIR_SPLITS, TEST_DOCUMENTS, TRAIN, check_record, read_split
+from instructrec.corruptors import CORRUPTORS, Task, corrupt, is_wrong, normalised
+from instructrec.evaluation.metrics import exact_match
+from instructrec.lineage import read_lineage
+from instructrec.make_pairs import Request, make, rank
+from instructrec.models import load_model, load_tokenizer
+from instructrec.preferences import HELD_OUT_CORRUPTORS, Limits, pair, write_pairs
+from instructrec.samples import Sampler, chosen_rows, limits_of, sampled
+
+PASSAGE = (
+    "Ada lives in Rome. Since 1912 she has met Bob Stone there, who has 7 boats. They sail with Carl Voss on Sundays."
+)
+NO_COMMA = json.dumps([{"name": "punctuation:no_comma", "args": {}}])
+
+
+def task(answer: str, prompt: str = PASSAGE, **more) -> Task:
+    return Task(prompt=prompt, answer=answer, **{"targets": (answer,), **more})
+
+
+def all_of(name: str, one: Task) -> set[str]:
+    """What a corruptor gives for a task over many seeds."""
+    return {found for seed in range(40) if (found := corrupt(name, one, random.Random(seed))) is not None}
+
+
+def pairs_of(folder: Path, split: str) -> list[dict]:
+    return pq.read_table(folder / split / "00000.parquet").to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "expected"),
+    [
+        ("wrong_option", task("B", choices=("A", "B", "C")), {"A", "C"}),
+        ("wrong_option", task("B", choices=("A", "B", "C"), targets=("B", "A")), {"C"}),
+        ("wrong_entity", task("She has met Bob Stone."), {"She has met Carl Voss."}),
+        ("wrong_entity", task("Rome"), {"Bob Stone", "Carl Voss", "Sundays"}),
+        ("wrong_number", task("7"), {"1912", "8", "6", "9", "17"}),
+        (
+            "shuffled_order",
+            task("b, a, c", family="sort_words"),
+            {"b, c, a", "a, b, c", "a, c, b", "c, a, b", "c, b, a"},
+        ),
+        ("shuffled_order", task("1. x\n2. y", family="list_head"), {"1. y\n2. x"}),
+        ("shuffled_order", task('["x", "y"]', family="outline"), {'["y", "x"]'}),
+        (
+            "other_answer",
+            task("in Rome", others=("Since 1912", "in Pisa", "IN ROME!", "she lives in Rome")),
+            {"in Pisa"},
+        ),
+        (
+            "off_language",
+            task("The boat is in the harbour."),
+            {"El boat es en el harbour.", "Die boat ist im die harbour."},
+        ),
+        ("constraint_broken", task("No comma", checks=NO_COMMA), {"No, comma"}),
+        ("over_long_or_cut", task("1912"), {f"1912\n{s}." for s in PASSAGE[:-1].split(". ")[::2]}),
+        (
+            "evidence_swapped",
+            task('"Ada lives in Rome."'),
+            {f'"{s}."' for s in PASSAGE[:-1].split(". ")[1:]},
+        ),
+        ("evidence_swapped", task("has two", prompt="Quote.\n\n- one is here\n- has two"), {"one is here"}),
+    ],
+)
+def test_a_corruptor_spoils_what_it_is_for(name, one, expected):
+    found = all_of(name, one)
+    assert found and found <= expected, found - expected
+
+
+def test_an_item_of_a_list_gives_way_to_words_of_the_text():
+    for wrong in all_of("wrong_item", task("Ada\nBob\nCarl")):
+        before, after = Counter(["Ada", "Bob", "Carl"]), Counter(wrong.split("\n"))
+        assert (before - after).total() == 1 == (after - before).total()
+
+
+@pytest.mark.parametrize(
+    ("name", "one"),
+    [
+        ("wrong_option", task("maybe", choices=("yes", "no"))),
+        ("wrong_number", task("7", choices=("7", "8"))),
+        ("wrong_number", task("7", prompt="7.0", targets=("7", "6", "8", "9", "17"))),
+        ("shuffled_order", task("b, a, c", family="entity_list")),  # not all its wordings ask for an order
+        ("other_answer", task("in Rome", others=("since 1912", "rome"))),  # shown in the prompt, part of the answer
+        ("other_answer", task("in Rome", others=("in Pisa",), group="synthesis")),
+        ("off_language", task("Das Boot liegt im Hafen.")),
+        ("constraint_broken", task("Nothing is asked of this")),
+        ("evidence_swapped", task("lives in Rome")),  # not a whole sentence
+    ],
+)
+def test_a_corruptor_leaves_alone_what_it_cannot_be_sure_of(name, one):
+    assert all_of(name, one) == set()
+
+
+def test_what_could_be_right_is_not_wrong():
+    one = task("In Rome.", targets=("In Rome.", "Rome"))
+    assert not any(is_wrong(one, text) for text in ("in rome", "  **ROME** ", "`Rome`", "", " \n"))
+    assert is_wrong(one, "In Pisa.")
+    # In the loose sense a check is met without the last line.
+    assert not is_wrong(task("No comma", checks=NO_COMMA), "Another text\nwith, commas below")
+    assert is_wrong(task("No comma", checks=NO_COMMA), "One, two")
+
+
+def test_length_is_drawn_before_the_answer():
+    one = task("Rome", others=("Pi", "Oslo, Bergen", "Bonn, Trier"))
+    found = Counter(corrupt("other_answer", one, random.Random(seed)) for seed in range(200))
+    assert set(found) == {"Pi", "Bonn, Trier"} and min(found.values()) > 60
+
+
+@pytest.fixture(scope="module")
+def made(instruction_set, tmp_path_factory):
+    output = tmp_path_factory.mktemp("pairs") / "pairs"
+    done = cli("pairs", str(instruction_set), "--output", str(output), "--heldout-per-corruptor", "20")
+    assert done.returncode == 0, done.stderr
+    return output, done.stdout
+
+
+def test_pairs_keep_the_contract(made, instruction_set):
+    folder, _ = made
+    manifest = json.loads((folder / "manifest.json").read_text())
+    rows = {split: list(read_split(instruction_set, split)) for split in make_pairs.PAIR_SPLITS[:3]}
+    seen = set()
+    for split in PAIR_SPLITS:
+        pairs = pairs_of(folder, split)
+        assert len(pairs) == manifest["splits"][split]
+        own = {
+            (r["prompt"][-1]["content"], r["completion"][0]["content"]): r
+            for r in rows.get(split, rows[TEST_DOCUMENTS])
+        }
+        for one in pairs:
+            check_record(one, PAIR, split)
+            (chosen,), (rejected,) = one["chosen"], one["rejected"]
+            row = own[one["prompt"][-1]["content"], chosen["content"]]  # of the same split
+            assert one["prompt"] == row["prompt"] and one["source"] == row["source"] and one["margin"] is None
+            assert not exact_match(rejected["content"], row["targets"])
+            if row["checks"]:
+                assert not all(satisfied_loose(row["checks"], rejected["content"]))
+            else:
+                assert normalised(rejected["content"]) not in {normalised(text) for text in row["targets"]}
+            assert (one["origin"] in HELD_OUT_CORRUPTORS) == (split == "test_corruptors")
+            key = (json.dumps(one["prompt"]), chosen["content"], rejected["content"])
+            assert key not in seen
+            seen.add(key)
+    assert manifest["splits"][TRAIN] > 500 and manifest["splits"]["test_corruptors"] > 20
+    assert {*manifest["origins"]} == {*CORRUPTORS}
+    lineage = read_lineage(folder)
+    assert lineage["stage"] == "pairs" and lineage["parent"]["stage"] == "build"
+    assert lineage["inputs"]["output"] == manifest["fingerprint"]
+
+
+def test_no_rule_of_length_beats_a_coin_and_quotas_hold(made):
+    folder, printed = made
+    for split in PAIR_SPLITS:
+        signs = defaultdict(Counter)
+        for one in pairs_of(folder, split):
+            a, b = (len(one[key][0]["content"]) for key in ("chosen", "rejected"))
+            signs[one["origin"]][(a > b) - (a < b)] += 1
+        for origin, found in signs.items():
+            assert found[1] == found[-1], (split, origin)
+            assert found.total() <= (2000 if split == TRAIN else 20)
+    assert "50.0 [" in printed and "length_balance" in printed
+
+
+def test_load_dataset_finds_the_splits(made, tmp_path):
+    found = datasets.load_dataset(str(made[0]), cache_dir=str(tmp_path))
+    assert [*found] == [*PAIR_SPLITS]
+
+
+def test_equal_inputs_give_equal_bytes_and_pairs_that_are_there_are_left_alone(made, instruction_set, tmp_path):
+    folder, _ = made
+    again = tmp_path / "again"
+    request = Request(folder=instruction_set, heldout_per_corruptor=20)
+    make(request, again)
+    for name in ("manifest.json", "README.md", *(f"{split}/00000.parquet" for split in PAIR_SPLITS)):
+        assert (again / name).read_bytes() == (folder / name).read_bytes()
+    before = (again / "lineage.json").stat().st_mtime_ns
+    make(request, again)
+    assert (again / "lineage.json").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match="holds something else"):
+        make(Request(folder=instruction_set, seed=1), again)
+    assert not list(tmp_path.glob(".*"))  # nothing half-written
+
+
+def test_other_corruptors_can_be_held_out(instruction_set, tmp_path):
+    make(Request(folder=instruction_set, held_out_corruptors=("wrong_option",), rows=150), tmp_path / "pairs")
+    assert {one["origin"] for one in pairs_of(tmp_path / "pairs", "test_corruptors")} == {"wrong_option"}
+    trained = {one["origin"] for one in pairs_of(tmp_path / "pairs", TRAIN)}
+    assert "shuffled_order" in trained and "wrong_option" not in trained
+
+
+def test_repeats_and_contradictions_are_left_out(tmp_path):
+    prompt = [{"role": "user", "content": "Which?"}]
+
+    def one(chosen, rejected, origin="a"):
+        return TRAIN, pair(prompt, chosen, rejected, origin, [], None)
+
+    pairs = [one("b", "c"), one("b", "c"), one("b", "c", "other"), one("x", "y"), one("y", "x"), one("long", "l")]
+    found = write_pairs(pairs, tmp_path, {}, [], Limits(), 0, Counter())
+    assert found["dropped"] == {"contradicted": 2, "length_balance": 1, "repeated": 2} and found["splits"][TRAIN] == 1
+    loose = tmp_path / "loose"
+    loose.mkdir()
+    assert write_pairs(pairs, loose, {}, [], Limits(balanced=False), 0, Counter())["splits"][TRAIN] == 2
+
+
+# --- Mentors
+
+
+def scored(prompt: str, completion: str, **rewards: float | None) -> dict:
+    messages = [{"role": "user", "content": prompt}], [{"role": "assistant", "content": completion}]
+    return {"prompt": messages[0], "completion": messages[1], "rewards": rewards, "policy": "sft"}
+
+
+def write_lines(path: Path, records: list) -> Path:
+    path.write_text("".join(f"{r if isinstance(r, str) else json.dumps(r)}\n" for r in records), encoding="utf-8")
+    return path
+
+
+def test_a_mentors_scores_become_pairs_where_mentors_agree(tmp_path):
+    records = [
+        scored("p", "good", ann=1.0, bob=0.5),
+        scored("p", "poor", ann=0.0, bob=0.5),
+        scored("p", "odd!", ann=0.0, bob=1.0),
+        scored("q", "lone", ann=1.0),
+        scored("q", "else", bob=0.0),
+    ]
+    mentor = write_lines(tmp_path / "scored.jsonl", records)
+    done = cli("pairs", "--mentor", str(mentor), "--output", str(tmp_path / "pairs"))
+    assert done.returncode == 0, done.stderr
+    found = {
+        (one["chosen"][0]["content"], one["rejected"][0]["content"], one["margin"], one["origin"])
+        for split in PAIR_SPLITS
+        for one in pairs_of(tmp_path / "pairs", split)
+    }
+    assert found == {("good", "poor", 1.0, "mentor:ann"), ("odd!", "poor", 0.5, "mentor:bob")}
+    assert json.loads((tmp_path / "pairs/manifest.json").read_text())["dropped"] == {
+        "mentors_disagree": 1,
+        "no_difference": 1,
+    }
+
+
+def test_scored_prompts_of_a_set_keep_their_split(instruction_set, tmp_path):
+    chosen = {split: next(read_split(instruction_set, split)) for split in (TRAIN, TEST_DOCUMENTS, "test_tasks")}
+    records = [
+        scored(row["prompt"][-1]["content"], text, ann=score)
+        for row in chosen.values()
+        for text, score in (("good", 1), ("poor", 0))
+    ]
+    make(Request(folder=instruction_set, mentor=write_lines(tmp_path / "s.jsonl", records)), tmp_path / "pairs")
+    for split in (TRAIN, TEST_DOCUMENTS):
+        (one,) = pairs_of(tmp_path / "pairs", split)
+        assert one["source"] == chosen[split]["source"] and one["prompt"] == chosen[split]["prompt"]
+    dropped = json.loads((tmp_path / "pairs/manifest.json").read_text())["dropped"]
+    assert dropped == {"held_out_prompt": 1}
+
+
+# --- Samples
+
+
+@pytest.fixture(scope="module")
+def sampler(tiny_model):
+    return Sampler(load_model(tiny_model, "float32").eval(), load_tokenizer(tiny_model), "tiny", 4, 1.0, 0)
+
+
+def by_vowels(prompts, completions, *, id, targets, **columns):
+    assert len(prompts) == len(completions) == len(id) == len(targets) == len(columns["checks"])
+    return [sum(c in "aeiou" for c in one[-1]["content"]) / 10 for one in completions]
+
+
+def run_samples(sampler, rows, kept, rewards=by_vowels):
+    skipped: Counter[str] = Counter()
+    limits = [min(12, limit) for limit in limits_of(sampler, [row for _, row in rows], None)]
+    return list(sampled(rows, limits, sampler, rewards, kept, skipped, lambda: None)), skipped
+
+
+def test_the_best_sample_is_paired_with_the_worst_and_sampling_resumes(sampler, instruction_set, tmp_path, monkeypatch):
+    rows = chosen_rows(instruction_set, 3, seed=0)
+    assert len(rows) == 9
+    whole, skipped = run_samples(sampler, rows, tmp_path / "a.jsonl")
+    assert len(whole) + skipped["no_difference"] == len(rows) and whole
+    for split, one in whole:
+        better, worse = (
+            by_vowels([0], [one[key]], id=[0], targets=[0], checks=[0])[0] for key in ("chosen", "rejected")
+        )
+        assert one["margin"] == pytest.approx(better - worse) and better > worse
+        assert (split, one["prompt"]) in [(s, row["prompt"]) for s, row in rows]
+
+    asked = []
+    real = Sampler.sample
+
+    def dies(self, row, limit):
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        asked.append(row["id"])
+        return real(self, row, limit)
+
+    monkeypatch.setattr(Sampler, "sample", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run_samples(sampler, rows, tmp_path / "b.jsonl")
+    monkeypatch.setattr(Sampler, "sample", lambda self, row, limit: asked.append(row["id"]) or real(self, row, limit))
+    assert run_samples(sampler, rows, tmp_path / "b.jsonl")[0] == whole
+    assert asked == [row["id"] for _, row in rows]  # none twice
+
+
+def test_a_reward_that_is_no_number_is_named(sampler, instruction_set, tmp_path):
+    rows = chosen_rows(instruction_set, 1, seed=0)
+
+    def broken(prompts, completions, **columns):
+        return [float("nan")] * len(prompts)
+
+    with pytest.raises(UserError, match=rf"row {rows[0][1]['id']}: the reward is nan for the completion"):
+        run_samples(sampler, rows, tmp_path / "kept.jsonl", broken)
+    pairs, skipped = run_samples(sampler, rows, tmp_path / "kept.jsonl", lambda prompts, **_: [None] * len(prompts))
+    assert not pairs and skipped == {"no_difference": 3}
+
+
+def test_samples_through_the_door(instruction_set, tiny_model, tmp_path):
+    pytest.importorskip("instructrec.rewards")
+    yaml = tmp_path / "rewards.yaml"
+    yaml.write_text("- {name: chrf}\n")
+    flags = ["--samples", str(tiny_model), "--rewards", str(yaml), "-n", "3", "--rows", "3", "--max-new-tokens", "8"]
+    done = cli("pairs", str(instruction_set), *flags, "--no-balance", "--output", str(tmp_path / "pairs"))
+    assert done.returncode == 0, done.stderr
+    found = pairs_of(tmp_path / "pairs", TRAIN)
+    assert found and all(one["origin"] == "samples" and one["margin"] > 0 for one in found)
+    assert not (tmp_path / "pairs.samples.jsonl").exists()
+
+
+# --- Rankings
+
+
+def test_pairs_are_ranked_by_a_references_likelihood(made, tiny_model, tmp_path):
+    folder = shutil.copytree(made[0], tmp_path / "pairs")
+    found = rank(folder, str(tiny_model), 3, 0)
+    assert found == json.loads((folder / "rankings.json").read_text())
+    cell = found["splits"]["test_corruptors"]["shuffled_order"]
+    assert cell["longer"]["value"] == 0.5 and cell["reference_sum"]["n"] == 3
+    assert 0 <= cell["reference_mean"]["value"] <= 1 and found["reference"]["too_long"] == 0
+    whole = found["splits"][TRAIN]["all"]
+    assert whole["reference_sum"]["n"] == 3 * (len(found["splits"][TRAIN]) - 1)
+
+
+# --- Mistakes
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        (["--adapter", "x"], "--samples"),
+        (["--samples", "m"], "--rewards"),
+        (["--held-out-corruptors", "wrong_optoin"], "Did you mean 'wrong_option'?"),
+        (["--held-out-corruptors", ",".join(CORRUPTORS)], "names all of them"),
+        (["--mentor", "nowhere.jsonl"], "no such file"),
+        (["--mentor", "m", "--samples", "m"], "--mentor"),
+        (["--temperature", "0"], "--temperature"),
+        (["-n", "4"], "-n: goes with --samples"),
+        (["--reference", "smollm2-135m-q4:nowhere"], "MODEL:ADAPTER"),
+    ],
+)
+def test_a_mistake_is_one_line(flags, part, instruction_set, tmp_path):
+    output = ["--output", str(tmp_path / "pairs")]
+    assert_one_line_error(cli("pairs", str(instruction_set), *output, *flags), part)
+    assert not (tmp_path / "pairs").exists()
+
+
+@pytest.mark.parametrize(
+    ("record", "part"),
+    [
+        ("{", "not JSON"),
+        ({"prompt": []}, "'completion' is missing"),
+        (scored("p", "c") | {"rewards": {"ann": "high"}}, "'rewards'"),
+        (scored("p", "c") | {"completion": []}, "completion"),
+    ],
+)
+def test_a_broken_line_is_named(record, part, tmp_path):
+    mentor = write_lines(tmp_path / "m.jsonl", [scored("p", "good", ann=1.0), record])
+    with pytest.raises(UserError, match=rf"m\.jsonl:2: .*{part}"):
+        make(Request(mentor=mentor), tmp_path / "pairs")
+    assert list(tmp_path.iterdir()) == [mentor]
