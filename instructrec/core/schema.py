@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypedDict
@@ -320,6 +321,16 @@ def check_instruction(row: dict[str, Any], where: str) -> None:
     for span in row["source"]:
         if not 0 <= span["start"] <= span["end"]:
             raise UserError(f"{where}: source span {span['start']}..{span['end']} of {span['path']} is not a range")
+
+
+def check_scored_response(record: Any, where: str) -> None:
+    """Raise `UserError` if a line of scored responses breaks the contract: types, or a value that is not finite."""
+    if isinstance(record, dict) and isinstance(record.get("rewards"), list):  # pairs, as only Parquet has them
+        raise UserError(f"{where}: key 'rewards' must be {_describe(SCORED_RESPONSE.field('rewards').type)}, not list")
+    check_record(record, SCORED_RESPONSE, where)
+    for name, value in record["rewards"].items():
+        if value is not None and not math.isfinite(value):
+            raise UserError(f"{where}: mentor {name!r} gives {value}; a value must be a finite number or null")
 
 
 def check_turn(row: dict[str, Any], previous: dict[str, Any] | None, where: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
@@ -11,7 +10,7 @@ from typing import Any
 
 from instructrec.core.errors import UserError
 from instructrec.core.files import read_json_lines
-from instructrec.core.schema import SCORED_RESPONSE, check_record
+from instructrec.core.schema import check_scored_response
 
 
 class MentorScores:
@@ -26,12 +25,10 @@ class MentorScores:
         found: dict[str, list[float]] = defaultdict(list)
         mentors = set()
         for where, record in read_json_lines(Path(path)):
-            check_record(record, SCORED_RESPONSE, where)
+            check_scored_response(record, where)
             for name, value in record["rewards"].items():
                 if value is None:
                     continue
-                if not math.isfinite(value):
-                    raise UserError(f"{where}: mentor {name!r} gives {value}; a value must be a finite number or null")
                 mentors.add(name)
                 if mentor in (name, None):
                     found[_key(record["prompt"], record["completion"])].append(value)

@@ -8,6 +8,7 @@ from typing import Any
 
 from instructrec.core.errors import UserError
 from instructrec.models import adapter_config, load_tokenizer, resolve_model, with_adapter
+from instructrec.rewards.component import Messages
 from instructrec.runtime import quiet
 
 BATCH = 16
@@ -34,10 +35,10 @@ class RewardModel:
 
     def load(self) -> None:
         """Load the weights, unless they are there."""
-        _ = self._loaded
+        _ = self.loaded
 
     @cached_property
-    def _loaded(self) -> tuple[Any, Any]:
+    def loaded(self) -> tuple[Any, Any]:
         """The tokenizer and the model."""
         import torch
         from transformers import AutoModelForSequenceClassification
@@ -46,7 +47,6 @@ class RewardModel:
         config = adapter_config(self._adapter) if self._adapter else {}
         base = resolve_model(config.get("base_model_name_or_path", self.path), config.get("revision"))
         tokenizer = load_tokenizer(base, self._adapter)
-        tokenizer.padding_side, tokenizer.truncation_side = "right", "left"
         outputs = {"num_labels": 1} if self._adapter else {}  # a base is a language model, the head is the adapter's
         try:
             model, report = AutoModelForSequenceClassification.from_pretrained(
@@ -63,32 +63,38 @@ class RewardModel:
         return tokenizer, model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
     def __call__(self, prompts: Any, completions: Any, **columns: Any) -> list[float | None]:
-        import torch
-
-        tokenizer, model = self._loaded
-        texts = [
-            tokenizer.apply_chat_template(
-                _messages(prompt, "user") + _messages(completion, "assistant"), tokenize=False
-            )
+        tokenizer, model = self.loaded
+        asked = [
+            _messages(prompt, "user") + _messages(completion, "assistant")
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
-        rewards: list[float | None] = [None] * len(texts)
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # of one length together: little padding
-        for batch in (order[start : start + BATCH] for start in range(0, len(order), BATCH)):
-            tokens = tokenizer(
-                [texts[i] for i in batch],
-                add_special_tokens=False,
-                padding=True,
-                truncation=True,
-                max_length=model.config.get_text_config().max_position_embeddings,
-                return_tensors="pt",
-            )
-            with torch.inference_mode():
-                logits = model(**tokens.to(model.device)).logits[:, 0].float()
-            for i, value in zip(batch, logits.tolist(), strict=True):
-                rewards[i] = value
-        return rewards
+        return [*rewards_of(model, tokenizer, asked, BATCH)]
 
 
-def _messages(value: Any, role: str) -> list[dict[str, Any]]:
+def rewards_of(model: Any, tokenizer: Any, conversations: list[Messages], batch_size: int) -> list[float]:
+    """The logit of a sequence classifier with one output for each conversation; of a longer one the end counts.
+
+    Args:
+        model: in evaluation mode, with a `pad_token_id` in its config.
+        tokenizer: with the chat template that the model was trained with.
+        conversations: prompts with their answers.
+        batch_size: conversations read together.
+    """
+    import torch
+
+    ids = tokenizer.apply_chat_template(conversations, return_dict=True)["input_ids"] if conversations else []
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0
+    ids = [tokens[-longest:] for tokens in ids]  # all of them where no limit is known
+    rewards = [0.0] * len(ids)
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # of one length together: little padding
+    for batch in (order[start : start + batch_size] for start in range(0, len(order), batch_size)):
+        padded = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, padding_side="right", return_tensors="pt")
+        with torch.inference_mode():
+            logits = model(**padded.to(model.device), use_cache=False).logits[:, 0].float()
+        for i, value in zip(batch, logits.tolist(), strict=True):
+            rewards[i] = value
+    return rewards
+
+
+def _messages(value: Any, role: str) -> Messages:
     return [{"role": role, "content": value}] if isinstance(value, str) else list(value)
