@@ -224,6 +224,29 @@ def with_adapter(model: Any, adapter: Path, name: str = "default") -> Any:
     return model.eval()
 
 
+def load_tuned(
+    name: str, adapter: Path | None, dtype: str, revision: str | None = None, reference: Path | None = None
+) -> tuple[Any, Any, Path]:
+    """A base model with an adapter of it, if any, in evaluation mode; its tokenizer; and the base's folder.
+
+    Args:
+        reference: another adapter of it, loaded beside the first as `ref`.
+
+    Raises:
+        UserError: an adapter is of another base, damaged, or not there.
+    """
+    adapters = {"ref": reference, "default": adapter}
+    for one in adapters.values():
+        if one is not None and (base := base_of(one)) not in (name, None):
+            raise UserError(f"adapter {str(one)!r} belongs to {base!r}; give that model with it")
+    folder = resolve_model(name, revision)
+    tokenizer, model = load_tokenizer(folder, adapter), load_model(folder, dtype).eval()
+    for key, one in adapters.items():
+        if one is not None:
+            model = with_adapter(model, one, key)
+    return model, tokenizer, folder
+
+
 def trainable_on_cpu(model: Any) -> None:
     """Keep 4-bit layers from repacking their weights for a CPU kernel without autograd.
 

@@ -18,7 +18,7 @@ from instructrec.core.schema import TRAIN, VALIDATION
 from instructrec.data import DataArguments, HeldOutArguments
 from instructrec.launch import Launch, read_launch
 from instructrec.memory import SCORES, Batch, Counted, Memory, MiB, count, estimate
-from instructrec.pairs_data import Pairs, PairsArguments, load_pairs
+from instructrec.preferences.data import Pairs, PairsArguments, load_pairs
 from instructrec.preflight import (
     SIDES,
     PairTokens,
@@ -203,7 +203,9 @@ def plan(
     tokenizer, stage = prepare(instances, origins, name, folder, launch)
 
     run, largest = schedule(stage.train, args, launch.processes, stage.left_out)
-    evaluated = stage.evaluated and largest_batch(stage.evaluated, args.per_device_eval_batch_size)
+    evaluated = None
+    if stage.evaluated is not None:
+        evaluated = largest_batch(stage.evaluated, args.per_device_eval_batch_size)
     bf16 = bool(args.bf16) or launch.bf16
     counted = count(folder, model, args, largest, bf16, stage.peft_config)
     memory = estimate(
