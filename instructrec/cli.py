@@ -607,9 +607,7 @@ def pairs(
         str | None,
         typer.Option(metavar="MODEL[:ADAPTER]", help="Also rank the pairs by this model's likelihood of the answers."),
     ] = None,
-    reference_pairs: Annotated[
-        int, typer.Option(min=1, help="Pairs of each split and origin that it ranks at most.")
-    ] = 50,
+    reference_pairs: Annotated[int, typer.Option(min=1, help="Pairs of each split that it ranks at most.")] = 200,
     seed: Annotated[int, typer.Option(help="Of every choice.")] = 0,
 ) -> None:
     """Make preference pairs without labels, and say how far length or likelihood alone ranks them.
@@ -620,8 +618,8 @@ def pairs(
 
     instructrec pairs outputs/quickstart/set --reference smollm2-135m-q4
     """
-    from instructrec.make_pairs import Request, make, rank, show
-    from instructrec.pair_rankings import reference_of
+    from instructrec.preferences.build import Request, make
+    from instructrec.preferences.rank import rank_folder, reference_of, show
 
     if reference:
         reference_of(reference)  # a mistake in it is told before pairs are made
@@ -644,7 +642,39 @@ def pairs(
         seed=seed,
     )
     manifest = make(request, output)
-    show(manifest, output, rank(output, reference, reference_pairs, seed))
+    show(manifest, output, rank_folder(output, reference, reference_pairs))
+
+
+@app.command()
+def rank(
+    folder: Annotated[Path, typer.Argument(metavar="PAIRS", help="A folder of preference pairs.")],
+    adapter: Annotated[Path, typer.Option(help="Of recipes/dpo.py, recipes/reward.py or recipes/sft.py.")],
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="The adapter it is compared with. Default: what it was trained on from, else the base."),
+    ] = None,
+    most: Annotated[int, typer.Option("--pairs", min=1, help="Pairs of each unseen split at most.")] = 200,
+    dtype: Annotated[str, typer.Option(help="Of the base's weights: bfloat16, float16 or float32.")] = "bfloat16",
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, every origin too.")] = False,
+) -> None:
+    """Rank unseen pairs with a finished adapter, as the recipe did after training.
+
+    By the implicit reward of a language model's adapter, or by a reward model's, beside rankings that know nothing.
+
+    instructrec rank outputs/quickstart/pairs --adapter outputs/quickstart/dpo
+    """
+    import json
+
+    from instructrec.preferences.rank import rank_adapter
+    from instructrec.preferences.rankings import as_lines
+
+    if dtype not in (known := ("bfloat16", "float16", "float32")):
+        raise UserError(f"--dtype: must be one of {', '.join(known)}, not {dtype!r}.{nearest(dtype, known)}")
+    found = rank_adapter(folder, adapter, reference, most, dtype)
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        print(*(line for split, one in found.items() for line in as_lines(split, one)), sep="\n")
 
 
 def _names(text: str) -> tuple[str, ...]:

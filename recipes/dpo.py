@@ -27,7 +27,7 @@ from instructrec.adapters import AdapterArguments, read_parent
 from instructrec.config import parse_with_origins, print_help, wants_help
 from instructrec.core.errors import run
 from instructrec.data import HeldOutArguments
-from instructrec.pairs_data import UNSEEN, PairsArguments, load_pairs
+from instructrec.preferences.data import PairsArguments, load_pairs
 
 DEFAULT_CONFIG = Path(__file__).parent / "smollm2-135m" / "dpo.yaml"
 
@@ -44,12 +44,12 @@ def main() -> None:
 
     from instructrec.core.files import write_json
     from instructrec.core.schema import TRAIN
-    from instructrec.evaluation.pair_accuracy import as_lines, rank_with_policy
-    from instructrec.launch import strategy_here
     from instructrec.lineage import read_lineage, weights_sha256, write_lineage
     from instructrec.losses import FirstLoss
     from instructrec.models import EMBEDDED, load_tokenizer, name_base, resolve_model
     from instructrec.monitor import RewardWatch
+    from instructrec.preferences.model_rankings import rank_with_policy
+    from instructrec.preferences.rankings import as_lines
     from instructrec.preflight import preflight_pairs, tokens_of_pairs
     from instructrec.saved import save_checked
     from instructrec.training import ProgressLine, ending, facts, held_out, make_trainer, prepare_output
@@ -100,11 +100,8 @@ def main() -> None:
     with ending(trainer):
         result = trainer.train(resume_from_checkpoint=checkpoint)
         read_back = save_checked(trainer, output, (ids for (ids, _), _ in tokens_of_pairs(rows, tokenizer)))
-        ranked = {
-            split: rank_with_policy(trainer.model, tokenizer, unseen.to_list())
-            for split in UNSEEN
-            if len(unseen := pairs.drawn(split, data.ranked_pairs)) and strategy_here() not in ("fsdp", "zero")
-        }
+        unseen = pairs.unseen(data.ranked_pairs)
+        ranked = {split: rank_with_policy(trainer.model, tokenizer, its) for split, its in unseen.items()}
     if state.is_main_process:
         write_json(output / "pairs.json", ranked)
         write_lineage(

@@ -53,7 +53,7 @@ def split_evenly(items, parts):
 SECONDS = 900
 """After which a command of a test is ended."""
 
-WARM = ("plan", "publish", "merge", "init")
+WARM = ("plan", "publish", "merge", "init", "pairs", "rank")
 """Commands that import what recipes do."""
 
 
@@ -246,9 +246,15 @@ def pairs(instruction_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
+def said(text: str, role: str = "assistant") -> list[dict[str, str]]:
+    """One message."""
+    return [{"role": role, "content": text}]
+
+
 def save_pairs(folder: Path, instruction_set: Path, most: int = 60) -> None:
     """Save pairs of the rows of a set, by split."""
     from instructrec.core.schema import read_split
+    from instructrec.preferences.write import pair
 
     def corrupted(answer: str, other: str, number: int) -> tuple[str, str]:
         reversed_ = " ".join(reversed(answer.split()))
@@ -263,19 +269,17 @@ def save_pairs(folder: Path, instruction_set: Path, most: int = 60) -> None:
         pairs = splits[split] = []
         for number, (row, answer) in enumerate(zip(rows, answers, strict=True)):
             origin, text = corrupted(answer, answers[(number + 7) % len(rows)], number)
-            rejected = [{"role": "assistant", "content": text}]
-            row = {"prompt": row["prompt"], "chosen": row["completion"], "source": row["source"]}
-            pairs.append(row | {"rejected": rejected, "margin": 1.0, "origin": origin})
+            pairs.append(pair(row["prompt"], answer, text, origin, row["source"], 1.0))
     splits["test_corruptors"] = [
-        pair | {"origin": "twice", "rejected": [{"role": "assistant", "content": f"{said} {said}"}]}
-        for pair in splits["test_documents"]
-        for said in [pair["chosen"][0]["content"]]
+        one | {"origin": "twice", "rejected": said(f"{text} {text}")}
+        for one in splits["test_documents"]
+        for text in [one["chosen"][0]["content"]]
     ]
-    write_pairs(folder, splits)
+    save_splits(folder, splits)
 
 
-def write_pairs(folder: Path, splits: dict[str, list[dict]]) -> None:
-    """Write a folder of preference pairs in the contract's form."""
+def save_splits(folder: Path, splits: dict[str, list[dict]]) -> None:
+    """Save a folder of preference pairs in the contract's form, whatever is in them."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -285,10 +289,9 @@ def write_pairs(folder: Path, splits: dict[str, list[dict]]) -> None:
     for split, rows in splits.items():
         (folder / split).mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist(rows, schema=PAIR), folder / split / "00000.parquet")
-    manifest = {
-        "splits": {name: len(rows) for name, rows in splits.items()},
-        "fingerprint": fingerprint(folder, "*.parquet"),
-    }
+    manifest: dict = {"plan": {}, "origins": {}, "dropped": {}, "held_out": [], "versions": {}, "seed": 0}
+    manifest["splits"] = {name: len(rows) for name, rows in splits.items()}
+    manifest["fingerprint"] = fingerprint(folder, "*.parquet")
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -317,6 +320,11 @@ def start_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]
         return folder
 
     return make
+
+
+FOUR_STEPS = {"max_steps": 4, "save_steps": 2, "learning_rate": 1e-2, "warmup_steps": 0, "logging_steps": 1}
+FOUR_STEPS |= {"max_length": 1024}
+"""For runs of recipes on pairs that are compared step by step."""
 
 
 def pair_flags(pairs: Path, instruction_set: Path, model: Path, output: Path, **more: object) -> list[str]:
@@ -352,3 +360,8 @@ def largest_difference(a: Path, b: Path) -> float:
     first, second = weights(a), weights(b)
     assert first.keys() == second.keys()
     return max(float((first[key] - second[key]).abs().max()) for key in first)
+
+
+def log_history(folder: Path, step: int) -> list[dict]:
+    """What a trainer had logged by a checkpoint."""
+    return json.loads((folder / f"checkpoint-{step}" / "trainer_state.json").read_text())["log_history"]

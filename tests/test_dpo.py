@@ -12,22 +12,27 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT, assert_one_line_error, cli, largest_difference, pair_flags, recipe, weights, write_pairs
+from conftest import (
+    FOUR_STEPS,
+    ROOT,
+    assert_one_line_error,
+    cli,
+    largest_difference,
+    log_history,
+    pair_flags,
+    recipe,
+    said,
+    save_splits,
+    weights,
+)
 
 from instructrec.core.errors import UserError
 from instructrec.losses import FirstLoss, first_dpo_loss
 from instructrec.monitor import warnings
 
-FOUR = {"max_steps": 4, "save_steps": 2, "eval_steps": 4, "learning_rate": 1e-2, "warmup_steps": 0, "logging_steps": 1}
-FOUR |= {"max_length": 1024}
-
-
-def log(folder: Path, step: int = 4) -> list[dict]:
-    return json.loads((folder / f"checkpoint-{step}" / "trainer_state.json").read_text())["log_history"]
-
 
 def losses(folder: Path, step: int = 4) -> list[float]:
-    return [entry["loss"] for entry in log(folder, step) if "loss" in entry]
+    return [entry["loss"] for entry in log_history(folder, step) if "loss" in entry]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +40,7 @@ def given(pairs, instruction_set, tiny_model, start_of):
     """Flags of recipes/dpo.py for the tiny model and its adapter."""
 
     def flags(output: Path, **more: object) -> list[str]:
-        more = FOUR | {"init_adapter": start_of(tiny_model)} | more
+        more = FOUR_STEPS | {"eval_steps": 4, "init_adapter": start_of(tiny_model)} | more
         return pair_flags(pairs, instruction_set, tiny_model, output, **more)
 
     return flags
@@ -53,9 +58,9 @@ class TestDpo:
     def test_begins_at_its_reference_and_leaves_it(self, trained):
         output, done = trained
         assert losses(output)[0] == pytest.approx(math.log(2), abs=1e-6)
-        start, end = (entry for entry in log(output) if "eval_rewards/margins" in entry)
+        start, end = (entry for entry in log_history(output, 4) if "eval_rewards/margins" in entry)
         assert start["step"] == 0 and start["eval_rewards/margins"] == 0 != end["eval_rewards/margins"]
-        asked = [entry for entry in log(output) if "eval_gold_nll" in entry]
+        asked = [entry for entry in log_history(output, 4) if "eval_gold_nll" in entry]
         assert [entry["step"] for entry in asked] == [0, 4] and "rewards/accuracies" in done.stdout
 
     def test_learns_the_pairs_it_is_shown(self, given, tmp_path):
@@ -89,8 +94,8 @@ class TestDpo:
         assert list(ranked) == ["test_corruptors", "test_documents"]
         for found in ranked.values():
             assert found["pairs"] == 6
-            assert set(found["accuracy"]) == {"implicit_reward", "likelihood", "likelihood_per_token", "length"}
-            assert set(found["better_by"]) == {"likelihood", "likelihood_per_token", "length"}
+            assert found["accuracy"].keys() == {"implicit_reward", *found["better_by"]}
+            assert set(found["better_by"]) == {"likelihood", "likelihood_per_token", "length", "tokens"}
             for name, one in found["better_by"].items():
                 values = [found["accuracy"][key]["value"] for key in ("implicit_reward", name)]
                 assert one["value"] == pytest.approx(values[0] - values[1])
@@ -98,6 +103,23 @@ class TestDpo:
             nll = found["gold_nll"]
             assert nll["rise"]["value"] == pytest.approx(nll["after"] - nll["before"])
         assert ranked["test_corruptors"]["accuracy"]["length"]["value"] == 1  # the answer twice is longer
+
+    def test_a_finished_adapter_ranks_again_as_after_training(self, trained, pairs, tmp_path):
+        """Against the adapter that its lineage names; against another one, it is told so."""
+        command = ["rank", str(pairs), "--pairs", "6", "--dtype", "float32"]
+        done = cli(*command, "--adapter", str(trained[0]), "--json")
+        assert done.returncode == 0, done.stderr
+        then = json.loads((trained[0] / "pairs.json").read_text())
+        for split, one in json.loads(done.stdout).items():
+            assert one["accuracy"] == then[split]["accuracy"] and one["better_by"] == then[split]["better_by"]
+            assert one["gold_nll"]["rise"]["value"] == pytest.approx(then[split]["gold_nll"]["rise"]["value"], abs=1e-5)
+        own = cli(*command, "--adapter", str(trained[0]), "--reference", str(trained[0]))
+        assert own.returncode == 0 and "implicit_reward 0.500" in own.stdout, own.stderr
+        moved = shutil.copytree(trained[0], tmp_path / "adapter")
+        lineage = json.loads((moved / "lineage.json").read_text())
+        lineage["inputs"]["init_adapter"]["name"] = str(tmp_path / "gone")
+        (moved / "lineage.json").write_text(json.dumps(lineage))
+        assert_one_line_error(cli(*command, "--adapter", str(moved)), "gone", "give its folder as --reference")
 
     def test_killed_and_resumed_equals_uninterrupted(self, trained, given, tmp_path):
         output = tmp_path / "adapter"
@@ -220,10 +242,6 @@ def test_wrong_configs_are_one_line(flags, parts, given, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def said(text: str, role: str = "assistant") -> list[dict[str, str]]:
-    return [{"role": role, "content": text}]
-
-
 class TestPairs:
     @staticmethod
     def pair(number: int, origin: str = "shuffled", **more: object) -> dict:
@@ -248,7 +266,7 @@ class TestPairs:
         change = {"source": self.pair(5)["source"]} if change == {"source": "5"} else change
         splits = {"train": [self.pair(0), self.pair(1) | change], "validation": [self.pair(3)]}
         splits |= {"test_documents": [self.pair(5)], "test_corruptors": [self.pair(6, "twice")]}
-        write_pairs(tmp_path / "pairs", splits)
+        save_splits(tmp_path / "pairs", splits)
         done = recipe("dpo.py", *given(tmp_path / "out", dataset_name=tmp_path / "pairs"))
         assert_one_line_error(done, *parts)
 
@@ -257,7 +275,7 @@ class TestPairs:
 
         row = next(read_split(instruction_set, "test_documents"))
         splits = {"train": [self.pair(0) | {"source": row["source"]}], "validation": [self.pair(3)]}
-        write_pairs(tmp_path / "pairs", splits | {"test_documents": [], "test_corruptors": []})
+        save_splits(tmp_path / "pairs", splits | {"test_documents": [], "test_corruptors": []})
         done = recipe("dpo.py", *given(tmp_path / "out", dataset_name=tmp_path / "pairs"))
         assert_one_line_error(done, "train/00000.parquet:0", "overlaps with", str(instruction_set), "row ")
 
@@ -325,7 +343,9 @@ class TestWatch:
         done = recipe("dpo.py", *given(tmp_path / "out", **more, max_train_rows=60))
         assert done.returncode == 0, done.stderr
         margins = [
-            entry["eval_rewards/margins"] for entry in log(tmp_path / "out", 8) if "eval_rewards/margins" in entry
+            entry["eval_rewards/margins"]
+            for entry in log_history(tmp_path / "out", 8)
+            if "eval_rewards/margins" in entry
         ]
         assert (margins[-1] > 0) == ("warning: since step 0 rewards/margins rose" in done.stderr)
 

@@ -9,21 +9,25 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import datasets
-import pyarrow.parquet as pq
 import pytest
-from conftest import assert_one_line_error, cli
+from conftest import assert_one_line_error, cli, said
 
-from instructrec import make_pairs
 from instructrec.core.checks import satisfied_loose
 from instructrec.core.errors import UserError
-from instructrec.core.schema import PAIR, PAIR_SPLITS, TEST_DOCUMENTS, TRAIN, check_record, read_split
-from instructrec.corruptors import CORRUPTORS, Task, corrupt, is_wrong, normalised
+from instructrec.core.schema import PAIR, PAIR_SPLITS, TEST_DOCUMENTS, TRAIN, read_split
 from instructrec.evaluation.metrics import exact_match
 from instructrec.lineage import read_lineage
-from instructrec.make_pairs import Request, make, rank
+from instructrec.model_card import training_data
 from instructrec.models import load_model, load_tokenizer
-from instructrec.preferences import HELD_OUT_CORRUPTORS, Limits, pair, write_pairs
-from instructrec.samples import Sampler, chosen_rows, limits_of, sampled
+from instructrec.preferences.build import Request, make
+from instructrec.preferences.corrupted import HELD_OUT_CORRUPTORS
+from instructrec.preferences.corruptors import CORRUPTORS, Task, corrupt, is_wrong, normalised
+from instructrec.preferences.rank import RANKINGS, rank_folder
+from instructrec.preferences.read import drawn, read_pairs
+from instructrec.preferences.rows import ROW_SPLITS
+from instructrec.preferences.samples import Sampler, chosen_rows, limits_of, sampled
+from instructrec.preferences.write import Limits, pair, write_pairs
+from instructrec.rewards.load import load_rewards
 
 PASSAGE = (
     "Ada lives in Rome. Since 1912 she has met Bob Stone there, who has 7 boats. They sail with Carl Voss on Sundays."
@@ -41,7 +45,7 @@ def all_of(name: str, one: Task) -> set[str]:
 
 
 def pairs_of(folder: Path, split: str) -> list[dict]:
-    return pq.read_table(folder / split / "00000.parquet").to_pylist()
+    return list(read_pairs(folder, split))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +138,7 @@ def made(instruction_set, tmp_path_factory):
 def test_pairs_keep_the_contract(made, instruction_set):
     folder, _ = made
     manifest = json.loads((folder / "manifest.json").read_text())
-    rows = {split: list(read_split(instruction_set, split)) for split in make_pairs.PAIR_SPLITS[:3]}
+    rows = {split: list(read_split(instruction_set, split)) for split in ROW_SPLITS}
     seen = set()
     for split in PAIR_SPLITS:
         pairs = pairs_of(folder, split)
@@ -144,7 +148,7 @@ def test_pairs_keep_the_contract(made, instruction_set):
             for r in rows.get(split, rows[TEST_DOCUMENTS])
         }
         for one in pairs:
-            check_record(one, PAIR, split)
+            assert [*one] == [*PAIR.names, "name"]  # checked as it was read
             (chosen,), (rejected,) = one["chosen"], one["rejected"]
             row = own[one["prompt"][-1]["content"], chosen["content"]]  # of the same split
             assert one["prompt"] == row["prompt"] and one["source"] == row["source"] and one["margin"] is None
@@ -161,7 +165,9 @@ def test_pairs_keep_the_contract(made, instruction_set):
     assert {*manifest["origins"]} == {*CORRUPTORS}
     lineage = read_lineage(folder)
     assert lineage["stage"] == "pairs" and lineage["parent"]["stage"] == "build"
-    assert lineage["inputs"]["output"] == manifest["fingerprint"]
+    assert lineage["inputs"] == {"plan": manifest["plan"], "output": manifest["fingerprint"]}
+    trained = {"stage": "dpo", "inputs": {"pairs": {"name": "pairs", "splits": {}, "lineage": lineage}}, "parent": None}
+    assert training_data(trained)[0]["set"] is None  # what a card takes for a set's own inventory
 
 
 def test_no_rule_of_length_beats_a_coin_and_quotas_hold(made):
@@ -205,7 +211,7 @@ def test_other_corruptors_can_be_held_out(instruction_set, tmp_path):
 
 
 def test_repeats_and_contradictions_are_left_out(tmp_path):
-    prompt = [{"role": "user", "content": "Which?"}]
+    prompt = said("Which?", "user")
 
     def one(chosen, rejected, origin="a"):
         return TRAIN, pair(prompt, chosen, rejected, origin, [], None)
@@ -222,8 +228,7 @@ def test_repeats_and_contradictions_are_left_out(tmp_path):
 
 
 def scored(prompt: str, completion: str, **rewards: float | None) -> dict:
-    messages = [{"role": "user", "content": prompt}], [{"role": "assistant", "content": completion}]
-    return {"prompt": messages[0], "completion": messages[1], "rewards": rewards, "policy": "sft"}
+    return {"prompt": said(prompt, "user"), "completion": said(completion), "rewards": rewards, "policy": "sft"}
 
 
 def write_lines(path: Path, records: list) -> Path:
@@ -233,11 +238,14 @@ def write_lines(path: Path, records: list) -> Path:
 
 def test_a_mentors_scores_become_pairs_where_mentors_agree(tmp_path):
     records = [
-        scored("p", "good", ann=1.0, bob=0.5),
-        scored("p", "poor", ann=0.0, bob=0.5),
-        scored("p", "odd!", ann=0.0, bob=1.0),
+        scored("o", "good", ann=1.0, bob=0.5),
+        scored("o", "poor", ann=0.0, bob=0.5),
+        scored("o", "odd!", ann=0.0, bob=1.0),
         scored("q", "lone", ann=1.0),
         scored("q", "else", bob=0.0),
+        scored("r", "some", ann=1.0),
+        scored("r", " some ", ann=0.0),
+        scored("r", " ", ann=0.5),
     ]
     mentor = write_lines(tmp_path / "scored.jsonl", records)
     done = cli("pairs", "--mentor", str(mentor), "--output", str(tmp_path / "pairs"))
@@ -249,9 +257,23 @@ def test_a_mentors_scores_become_pairs_where_mentors_agree(tmp_path):
     }
     assert found == {("good", "poor", 1.0, "mentor:ann"), ("odd!", "poor", 0.5, "mentor:bob")}
     assert json.loads((tmp_path / "pairs/manifest.json").read_text())["dropped"] == {
+        "empty_answer": 2,
         "mentors_disagree": 1,
-        "no_difference": 1,
+        "no_difference": 2,
     }
+
+
+def test_conversations_that_ask_the_same_last_stay_on_one_side(tmp_path):
+    turns = [said(f"Tell me of {i}.", "user") + said("Gladly.") for i in range(40)]
+    records = [
+        scored("Go on.", text, ann=score) | {"prompt": before + said("Go on.", "user")}
+        for before in turns
+        for text, score in (("good", 1), ("poor", 0))
+    ]
+    records += [scored(f"Ask {i}?", text, ann=score) for i in range(40) for text, score in (("good", 1), ("poor", 0))]
+    make(Request(mentor=write_lines(tmp_path / "s.jsonl", records)), tmp_path / "pairs")
+    asked = [{one["prompt"][-1]["content"] for one in pairs_of(tmp_path / "pairs", s)} for s in (TRAIN, "validation")]
+    assert all(asked) and not asked[0] & asked[1]
 
 
 def test_scored_prompts_of_a_set_keep_their_split(instruction_set, tmp_path):
@@ -317,28 +339,42 @@ def test_the_best_sample_is_paired_with_the_worst_and_sampling_resumes(sampler, 
     assert asked == [row["id"] for _, row in rows]  # none twice
 
 
-def test_a_reward_that_is_no_number_is_named(sampler, instruction_set, tmp_path):
+def test_a_reward_that_fails_is_named_and_the_samples_stay(sampler, instruction_set, tmp_path):
     rows = chosen_rows(instruction_set, 1, seed=0)
-
-    def broken(prompts, completions, **columns):
-        return [float("nan")] * len(prompts)
-
-    with pytest.raises(UserError, match=rf"row {rows[0][1]['id']}: the reward is nan for the completion"):
-        run_samples(sampler, rows, tmp_path / "kept.jsonl", broken)
-    pairs, skipped = run_samples(sampler, rows, tmp_path / "kept.jsonl", lambda prompts, **_: [None] * len(prompts))
+    (tmp_path / "own.py").write_text(
+        "def broken(prompts, completions, **columns):\n    return [float('nan')] * len(prompts)"
+    )
+    (tmp_path / "rewards.yaml").write_text(f"- {{name: '{tmp_path / 'own.py'}:broken'}}\n")
+    with pytest.raises(UserError, match=rf"reward 'broken': row {rows[0][1]['id']}, completion .*: gave nan"):
+        run_samples(sampler, rows, tmp_path / "kept.jsonl", load_rewards(tmp_path / "rewards.yaml"))
+    assert (tmp_path / "kept.jsonl").stat().st_size
+    pairs, skipped = run_samples(
+        sampler, rows, tmp_path / "kept.jsonl", lambda prompts, *_, **__: [None] * len(prompts)
+    )
     assert not pairs and skipped == {"no_difference": 3}
 
 
+def test_a_prompt_that_is_too_long_for_samples_makes_no_pair(sampler, instruction_set, tmp_path):
+    rows, skipped = chosen_rows(instruction_set, 1, seed=0), Counter()
+    limits = [sampler.model.config.max_position_embeddings] * len(rows)
+    assert not list(sampled(rows, limits, sampler, by_vowels, tmp_path / "kept.jsonl", skipped, lambda: None))
+    assert skipped == {"too_long": 3}
+
+
 def test_samples_through_the_door(instruction_set, tiny_model, tmp_path):
-    pytest.importorskip("instructrec.rewards")
-    yaml = tmp_path / "rewards.yaml"
-    yaml.write_text("- {name: chrf}\n")
+    yaml, own = tmp_path / "rewards.yaml", tmp_path / "own.py"
+    own.write_text("def size(prompts, completions):\n    return [len(c[-1]['content']) / 100 for c in completions]\n")
+    yaml.write_text(f"- {{name: chrf}}\n- {{name: '{own}:size'}}\n")
     flags = ["--samples", str(tiny_model), "--rewards", str(yaml), "-n", "3", "--rows", "3", "--max-new-tokens", "8"]
-    done = cli("pairs", str(instruction_set), *flags, "--no-balance", "--output", str(tmp_path / "pairs"))
+    command = ["pairs", str(instruction_set), *flags, "--no-balance", "--output", str(tmp_path / "pairs")]
+    done = cli(*command)
     assert done.returncode == 0, done.stderr
     found = pairs_of(tmp_path / "pairs", TRAIN)
     assert found and all(one["origin"] == "samples" and one["margin"] > 0 for one in found)
     assert not (tmp_path / "pairs.samples.jsonl").exists()
+    assert cli(*command).returncode == 0  # they are there
+    own.write_text(own.read_text().replace("100", "10"))
+    assert_one_line_error(cli(*command), "holds something else than these pairs")
 
 
 # --- Rankings
@@ -346,13 +382,30 @@ def test_samples_through_the_door(instruction_set, tiny_model, tmp_path):
 
 def test_pairs_are_ranked_by_a_references_likelihood(made, tiny_model, tmp_path):
     folder = shutil.copytree(made[0], tmp_path / "pairs")
-    found = rank(folder, str(tiny_model), 3, 0)
-    assert found == json.loads((folder / "rankings.json").read_text())
-    cell = found["splits"]["test_corruptors"]["shuffled_order"]
-    assert cell["longer"]["value"] == 0.5 and cell["reference_sum"]["n"] == 3
-    assert 0 <= cell["reference_mean"]["value"] <= 1 and found["reference"]["too_long"] == 0
-    whole = found["splits"][TRAIN]["all"]
-    assert whole["reference_sum"]["n"] == 3 * (len(found["splits"][TRAIN]) - 1)
+    found = rank_folder(folder, str(tiny_model), 3)
+    assert found == json.loads((folder / RANKINGS).read_text())
+    for split in (TRAIN, "test_corruptors"):
+        whole, asked = found["length"][split], found["reference"]["splits"][split]
+        assert whole["pairs"] == len(pairs_of(folder, split)) and whole["accuracy"]["length"]["value"] == 0.5
+        assert {one["accuracy"]["length"]["value"] for one in whole["origins"].values()} == {0.5}
+        assert asked["pairs"] + asked["too_long"] == 3
+        assert set(asked["accuracy"]) == {"length", "tokens", "likelihood", "likelihood_per_token"}
+        assert all(0 <= one["value"] <= 1 for one in asked["accuracy"].values())
+    # Without a reference what an earlier one gave stays.
+    assert rank_folder(folder, None, 3) == found
+
+
+def test_the_same_pairs_are_drawn_whatever_else_is_read(made):
+    pairs = pairs_of(made[0], TRAIN)
+    few, many = drawn(pairs, 5), drawn(reversed(pairs), 50)
+    assert many[:5] == few and len({one["name"] for one in many}) == 50
+
+
+def test_changed_pairs_are_not_ranked(made, tmp_path):
+    folder = shutil.copytree(made[0], tmp_path / "pairs")
+    shutil.copy(folder / TRAIN / "00000.parquet", folder / TRAIN / "00001.parquet")
+    done = cli("rank", str(folder), "--adapter", "nowhere")
+    assert_one_line_error(done, "its Parquet files changed")
 
 
 # --- Mistakes
@@ -370,6 +423,7 @@ def test_pairs_are_ranked_by_a_references_likelihood(made, tiny_model, tmp_path)
         (["--temperature", "0"], "--temperature"),
         (["-n", "4"], "-n: goes with --samples"),
         (["--reference", "smollm2-135m-q4:nowhere"], "MODEL:ADAPTER"),
+        (["--samples", "m", "--adapter", "nowhere", "--rewards", "R"], "no adapter_config.json"),
     ],
 )
 def test_a_mistake_is_one_line(flags, part, instruction_set, tmp_path):
@@ -384,7 +438,12 @@ def test_a_mistake_is_one_line(flags, part, instruction_set, tmp_path):
         ("{", "not JSON"),
         ({"prompt": []}, "'completion' is missing"),
         (scored("p", "c") | {"rewards": {"ann": "high"}}, "'rewards'"),
-        (scored("p", "c") | {"completion": []}, "completion"),
+        (scored("p", "c") | {"rewards": [["ann", 1]]}, "'rewards' must be object of numbers"),
+        (scored("p", "c", ann=float("nan")), "mentor 'ann' gives nan"),
+        (scored("p", "c") | {"completion": []}, "'completion' must be one message"),
+        (scored("p", "c") | {"completion": said("a") + said("b")}, "'completion' must be one message"),
+        (scored("p", "c") | {"prompt": said("p")}, "'prompt' must end with a message of role 'user'"),
+        (scored("p", "\ud800"), "half of a surrogate pair"),
     ],
 )
 def test_a_broken_line_is_named(record, part, tmp_path):

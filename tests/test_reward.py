@@ -6,20 +6,23 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, assert_one_line_error, cli, largest_difference, pair_flags, recipe, weights
-
-FOUR = {"max_steps": 4, "save_steps": 2, "eval_steps": 2, "learning_rate": 1e-2, "warmup_steps": 0, "logging_steps": 1}
-FOUR |= {"max_length": 1024}
-
-
-def log(folder: Path, step: int) -> list[dict]:
-    return json.loads((folder / f"checkpoint-{step}" / "trainer_state.json").read_text())["log_history"]
+from conftest import (
+    FOUR_STEPS,
+    ROOT,
+    assert_one_line_error,
+    cli,
+    largest_difference,
+    log_history,
+    pair_flags,
+    recipe,
+    weights,
+)
 
 
 @pytest.fixture(scope="module")
 def given(pairs, instruction_set, tiny_model):
     def flags(output: Path, **more: object) -> list[str]:
-        return pair_flags(pairs, instruction_set, tiny_model, output, **FOUR | more)
+        return pair_flags(pairs, instruction_set, tiny_model, output, **FOUR_STEPS | {"eval_steps": 2} | more)
 
     return flags
 
@@ -38,7 +41,7 @@ def test_learns_to_rank_the_pairs_it_is_shown(given, tmp_path):
     more |= {"learning_rate": 3e-2, "load_best_model_at_end": "false"}
     done = recipe("reward.py", *given(tmp_path / "out", **more))
     assert done.returncode == 0, done.stderr
-    losses = [entry["loss"] for entry in log(tmp_path / "out", 40) if "loss" in entry]
+    losses = [entry["loss"] for entry in log_history(tmp_path / "out", 40) if "loss" in entry]
     assert losses[0] == pytest.approx(math.log(2), abs=0.05) and losses[-1] < losses[0] - 0.1
 
 
@@ -53,25 +56,14 @@ def test_saves_the_new_output_layer_with_the_adapter(trained, tiny_model):
     assert lineage["stage"] == "reward" and lineage["training"]["read_back"]["largest_difference"] == 0
 
 
-def test_what_is_loaded_ranks_as_what_was_trained(trained, pairs, tiny_model):
-    from peft import PeftModel
-    from transformers import AutoModelForSequenceClassification
-
-    from instructrec.evaluation.pair_accuracy import rank_with_reward_model
-    from instructrec.models import load_tokenizer
-    from instructrec.pairs_data import PairsArguments, load_pairs
-
+def test_what_is_loaded_ranks_as_what_was_trained(trained, pairs):
     output, _ = trained
-    base = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=1, dtype="float32")
-    tokenizer = load_tokenizer(tiny_model, output)
-    base.config.pad_token_id = tokenizer.pad_token_id
-    model = PeftModel.from_pretrained(base, output)
-    asked = json.loads((output / "lineage.json").read_text())["inputs"]["held_out_set"]["name"]
-    unseen = load_pairs(PairsArguments(str(pairs), asked)).drawn("test_documents", 6).to_list()
-    found = rank_with_reward_model(model, tokenizer, unseen, batch_size=3)
-    ranked = json.loads((output / "pairs.json").read_text())["test_documents"]
-    assert found["accuracy"]["reward"]["value"] == ranked["accuracy"]["reward"]["value"]
-    assert set(ranked["better_by"]) == {"length"}
+    done = cli("rank", str(pairs), "--adapter", str(output), "--pairs", "6", "--json")
+    assert done.returncode == 0, done.stderr
+    found, then = json.loads(done.stdout), json.loads((output / "pairs.json").read_text())
+    assert list(found) == ["test_documents", "test_corruptors"] and found.keys() == then.keys()
+    for split, one in found.items():
+        assert set(one["better_by"]) == {"length", "tokens"} and one["accuracy"] == then[split]["accuracy"]
 
 
 def test_resumed_equals_uninterrupted(trained, given, tmp_path):

@@ -44,22 +44,19 @@ def mean_with_interval(values: Sequence[float], seed: int = 0) -> Estimate:
     return {"value": float(array.mean()), "ci95": [float(low), float(high)]}
 
 
-def accuracy_of(wins: int, ties: int, losses: int, seed: int = 0) -> Estimate:
-    """The share of wins, ties counted as half, and its interval as `mean_with_interval` has it, from counts alone.
+def clustered_mean(values: Sequence[float], groups: Sequence[str], seed: int = 0) -> Estimate:
+    """The mean of per-item values and its 95 % interval, groups of items resampled as `compare_clustered` does.
 
-    Raises:
-        ValueError: nothing was counted.
+    With a single group it is the interval over items.
+
+    Args:
+        groups: the group of each item.
     """
-    counts = np.array([wins, ties, losses])
-    if not (n := int(counts.sum())):
-        raise ValueError("no accuracy of nothing")
-    weights = np.array([1.0, 0.5, 0.0])
-    value = float(counts @ weights) / n
-    if n < 2:
-        return {"value": value, "ci95": [None, None]}
-    rng = np.random.Generator(np.random.PCG64(seed))
-    low, high = np.percentile(rng.multinomial(n, counts / n, RESAMPLES) @ weights / n, [2.5, 97.5])
-    return {"value": value, "ci95": [float(low), float(high)]}
+    array, (names, place) = np.asarray(values, np.float64), np.unique(np.asarray(groups), return_inverse=True)
+    if len(names) < 2:
+        return mean_with_interval(values, seed)
+    value, sums = float(array.mean()), np.bincount(place, array, len(names)).astype(np.float64)[None]
+    return {"value": value, "ci95": list(_clustered_interval(sums, np.bincount(place), value, seed))}
 
 
 def paired_difference(values: Sequence[float], reference: Sequence[float], seed: int = 0) -> Estimate:
@@ -189,22 +186,26 @@ def compare_clustered(
     sizes = np.bincount(place)
     value = float(differences.mean())
     sums = np.stack([np.bincount(place, row, len(names)).astype(np.float64) for row in differences])
-    interval = None
-    if len(names) > 1:
-        low, high = np.percentile(_hierarchical_means(sums, sizes, seed), [2.5, 97.5])
-        k = len(names)
-        widen = math.sqrt(k / (k - 1)) * stats.t.ppf(0.975, k - 1) / stats.norm.ppf(0.975)
-        interval = (value + (float(low) - value) * widen, value + (float(high) - value) * widen)
     by_group = sums.mean(axis=0)
     return Comparison(
         value=value,
-        ci95=interval,
+        ci95=_clustered_interval(sums, sizes, value, seed) if len(names) > 1 else None,
         p=_sign_flip(by_group, seed + 1),
         items=len(groups),
         groups=len(names),
         seeds=len(differences),
         needed=_items_needed(by_group, sizes, value),
     )
+
+
+def _clustered_interval(
+    sums: npt.NDArray[np.float64], sizes: npt.NDArray[np.intp], value: float, seed: int
+) -> tuple[float, float]:
+    """The widened percentile interval around `value`, from the sums (seeds, groups) and the sizes of the groups."""
+    low, high = np.percentile(_hierarchical_means(sums, sizes, seed), [2.5, 97.5])
+    k = len(sizes)
+    widen = math.sqrt(k / (k - 1)) * stats.t.ppf(0.975, k - 1) / stats.norm.ppf(0.975)
+    return value + (float(low) - value) * widen, value + (float(high) - value) * widen
 
 
 def _hierarchical_means(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,35 +15,14 @@ from typing import Any
 
 import torch
 
-from instructrec.core.errors import UserError, check_interrupt
-from instructrec.core.files import append_records, one_line, read_records
+from instructrec.core.errors import check_interrupt
+from instructrec.core.files import append_records, read_records
 from instructrec.core.hashing import hashed
 from instructrec.evaluation.scoring import Scorer
 from instructrec.evaluation.suites import from_row
-from instructrec.preferences import ROW_SPLITS, Pair, pair, rows_of
-
-Rewards = Callable[..., Sequence[float | None]]
-"""A reward function as TRL calls it: `f(prompts, completions, **columns)`; null where none applies."""
-
-COLUMNS = ("id", "family", "language", "targets", "choices", "checks")
-"""Of a row, what rewards are given beside its prompt."""
-
-
-def rewards_of(rewards: Rewards, row: dict[str, Any], texts: Sequence[str]) -> list[float | None]:
-    """The reward of each answer to one row.
-
-    Raises:
-        UserError: one is not finite; the message names row and completion.
-    """
-    completions = [[{"role": "assistant", "content": text}] for text in texts]
-    columns = {name: [row[name]] * len(texts) for name in COLUMNS}
-    found = list(rewards(prompts=[row["prompt"]] * len(texts), completions=completions, **columns)) if texts else []
-    for text, score in zip(texts, found, strict=True):
-        if score is not None and not math.isfinite(score):
-            raise UserError(
-                f"--rewards: row {row['id']}: the reward is {score} for the completion {one_line(text, 80)!r}"
-            )
-    return found
+from instructrec.preferences.rows import ROW_SPLITS, rows_of
+from instructrec.preferences.write import Pair, pair
+from instructrec.rewards.combined import Rewards
 
 
 class Sampler:
@@ -67,16 +45,13 @@ class Sampler:
 
     @torch.inference_mode()
     def sample(self, row: dict[str, Any], limit: int) -> list[str]:
-        """`n` answers of `limit` tokens at most."""
+        """`n` answers of `limit` tokens at most; none where they and the prompt do not fit the model's context."""
         text = self.tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
         encoded = self.tokenizer(text, add_special_tokens=False, return_tensors="pt").to(self.model.device)
         length = encoded["input_ids"].shape[1]
         context = getattr(self.model.config, "max_position_embeddings", None)
         if context and length + limit > context:
-            raise UserError(
-                f"row {row['id']}: its prompt of {length} tokens and an answer of {limit} need more than the model's"
-                f" context of {context}; give a smaller --max-new-tokens"
-            )
+            return []
         torch.manual_seed(hashed(self.seed, "sample", self.key(row, limit)) >> 1)
         outputs = self.model.generate(
             **encoded,
@@ -115,12 +90,13 @@ def sampled(
 
     Args:
         rows, limits: (split, row) and the tokens of each answer at most.
+        rewards: get a prompt's answers together, with all columns of its row.
         kept: JSONL file of samples; what it has is not sampled again.
         skipped: gets reason → prompts without a pair.
         done: called after each row.
 
     Raises:
-        UserError: the reward of a sample is not finite; the message names row and completion.
+        UserError: a reward fails; the message names it, the row and the completion. What was sampled stays.
     """
     known = {record["key"]: record["samples"] for record in read_records(kept)}
     for (split, row), limit in zip(rows, limits, strict=True):
@@ -131,11 +107,13 @@ def sampled(
             append_records(kept, [{"key": key, "samples": known[key]}])
         # Blank answers would make blank responses, which nothing is learnt from.
         texts = [text for text in dict.fromkeys(known[key]) if text]
-        scores = rewards_of(rewards, row, texts)
+        completions = [[{"role": "assistant", "content": text}] for text in texts]
+        columns = {name: [value] * len(texts) for name, value in row.items() if name not in ("prompt", "completion")}
+        scores = rewards([row["prompt"]] * len(texts), completions, **columns)
         found = [(score, text) for score, text in zip(scores, texts, strict=True) if score is not None]
         best, worst = max(found, default=(0.0, "")), min(found, default=(0.0, ""))
         if best[0] > worst[0]:
             yield split, pair(row["prompt"], best[1], worst[1], "samples", row["source"], best[0] - worst[0])
         else:
-            skipped["no_difference"] += 1
+            skipped["no_difference" if known[key] else "too_long"] += 1
         done()

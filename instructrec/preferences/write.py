@@ -1,25 +1,19 @@
-"""Preference pairs without a label: right against corrupted answers, samples ranked by a reward, scored responses.
+"""One folder of preference pairs in the contract's form (`schema.PAIR`), however they are made.
 
-However pairs are made, `write_pairs` leaves out repeats and pairs that contradict each other, balances lengths, and
-writes one folder in the contract's form (`schema.PAIR`). Pairs pass through the disk: memory holds some twenty bytes of
-each, and a few answers of each family.
-
-Pairs keep the split of the row that they are made from, and what replaces an answer comes from rows of the same split.
-Rows of test_templates and test_tasks make no pairs: they stay what an adapter is evaluated on.
+Repeats and pairs that contradict each other are left out, and lengths are balanced. Pairs pass through the disk: memory
+holds some twenty bytes of each.
 """
 
 from __future__ import annotations
 
-import heapq
 import json
 import shutil
 from array import array
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import numpy as np
@@ -28,34 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from instructrec.core.errors import UserError, nearest
+from instructrec.core.errors import UserError
 from instructrec.core.files import fingerprint, write_json, write_text
 from instructrec.core.hashing import hashed
-from instructrec.core.schema import (
-    PAIR,
-    PAIR_SPLITS,
-    TEST_CORRUPTORS,
-    TEST_DOCUMENTS,
-    TRAIN,
-    VALIDATION,
-    PairsManifest,
-    read_manifest,
-    read_split,
-)
-from instructrec.corruptors import CORRUPTORS, Task, corrupt
+from instructrec.core.schema import PAIR, PAIR_SPLITS, TRAIN, PairsManifest
 
-ROW_SPLITS = (TRAIN, VALIDATION, TEST_DOCUMENTS)
-"""Splits of an instruction set whose rows make pairs."""
-
-HELD_OUT_CORRUPTORS = ("evidence_swapped", "shuffled_order")
-"""Kept for test_corruptors by default: in kind like nothing that is trained. Nothing else keeps all of an answer's
-words and spoils their order; nothing else quotes the text truly and in the right form, but at another place."""
-
-PER_CORRUPTOR, HELD_OUT_PER_CORRUPTOR = 2000, 300
-POOL = 256
-"""Answers of each family and language that other rows can borrow."""
-BORROWED = 12
-"""Of them, how many a row is offered."""
+PER_ORIGIN, HELD_OUT_PER_ORIGIN = 2000, 300
 BATCH = 1024
 
 REPEATED, CONTRADICTED, BY_LENGTH, OVER_QUOTA = "repeated", "contradicted", "length_balance", "quota"
@@ -68,22 +40,12 @@ Message = dict[str, str]
 class Limits:
     """How many pairs of one origin a split has at most, and whether as many answers are shortened as lengthened."""
 
-    train: int = PER_CORRUPTOR
-    held_out: int = HELD_OUT_PER_CORRUPTOR
+    train: int = PER_ORIGIN
+    held_out: int = HELD_OUT_PER_ORIGIN
     balanced: bool = True
 
     def of(self, split: str) -> int:
         return self.train if split == TRAIN else self.held_out
-
-
-def check_held_out(names: Iterable[str]) -> tuple[str, ...]:
-    """The corruptors to hold out, sorted. Raises `UserError` for one that is none, or where none would be left."""
-    for name in names:
-        if name not in CORRUPTORS:
-            raise UserError(f"--held-out-corruptors: {name!r} is no corruptor.{nearest(name, CORRUPTORS)}")
-    if len(held_out := tuple(sorted(set(names)))) == len(CORRUPTORS):
-        raise UserError("--held-out-corruptors: names all of them, so that there would be no training pairs")
-    return held_out
 
 
 def pair(prompt: list[Message], chosen: str, rejected: str, origin: str, source: Any, margin: float | None) -> Pair:
@@ -92,95 +54,6 @@ def pair(prompt: list[Message], chosen: str, rejected: str, origin: str, source:
         key: [{"role": "assistant", "content": text}] for key, text in (("chosen", chosen), ("rejected", rejected))
     }
     return {"prompt": prompt, **answers, "margin": margin, "origin": origin, "source": source}
-
-
-# --- From an instruction set
-
-
-def rows_of(folder: Path, split: str, most: int | None, seed: int) -> Iterator[dict[str, Any]]:
-    """The rows of a split; with `most` that many of them, chosen by a hash of their ids and the seed."""
-    chosen = None
-    if most is not None:
-        ids = (row["id"] for row in read_split(folder, split, ["id"]))
-        chosen = set(heapq.nsmallest(most, ids, key=lambda name: hashed(seed, "row", name)))
-    return (row for row in read_split(folder, split) if chosen is None or row["id"] in chosen)
-
-
-class _Pools:
-    """Answers that rows of a split can borrow: up to `POOL` of each family and language, chosen by a hash."""
-
-    def __init__(self, folder: Path, split: str, seed: int) -> None:
-        self._pools: dict[str, dict[str, list[tuple[int, str, Any]]]] = defaultdict(lambda: defaultdict(list))
-        columns = ["id", "completion", "family", "language", "choices", "source"]
-        for row in read_split(folder, split, columns):
-            if row["choices"]:
-                continue
-            pool = self._pools[row["family"]][row["language"]]
-            entry = (-hashed(seed, "pool", row["id"]), row["completion"][0]["content"], _places(row))
-            if len(pool) < POOL:
-                heapq.heappush(pool, entry)
-            elif entry[0] > pool[0][0]:
-                heapq.heapreplace(pool, entry)
-        for languages in self._pools.values():
-            for pool in languages.values():
-                pool.sort()
-
-    def borrowed(self, row: dict[str, Any], rng: Random) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Answers from elsewhere in the row's language, and in others."""
-        languages = self._pools.get(row["family"], {})
-        own = languages.get(row["language"], [])
-        foreign = [entry for name in sorted(languages) if name != row["language"] for entry in languages[name]]
-        here = _places(row)
-        found = []
-        for pool in (own, foreign):
-            drawn = rng.sample(pool, min(len(pool), BORROWED))
-            found.append(tuple(text for _, text, places in drawn if not _overlap(here, places)))
-        return found[0], found[1]
-
-
-def _places(row: dict[str, Any]) -> list[tuple[str, int, int]]:
-    return [(source["sha256"], source["start"], source["end"]) for source in row["source"]]
-
-
-def _overlap(a: list[tuple[str, int, int]], b: list[tuple[str, int, int]]) -> bool:
-    return any(x[0] == y[0] and x[1] < y[2] and y[1] < x[2] for x in a for y in b)
-
-
-def task_of(row: dict[str, Any], others: tuple[str, ...] = (), foreign: tuple[str, ...] = ()) -> Task:
-    """What corruptors see of a row of an instruction set."""
-    return Task(
-        prompt="\n\n".join(message["content"] for message in row["prompt"]),
-        answer=row["completion"][0]["content"],
-        targets=tuple(row["targets"]),
-        choices=tuple(row["choices"]) if row["choices"] else None,
-        checks=row["checks"],
-        family=row["family"],
-        group=row["group"],
-        language=row["language"],
-        others=others,
-        foreign=foreign,
-    )
-
-
-def corrupted(folder: Path, held_out: Iterable[str], most: int | None, seed: int) -> Iterator[tuple[str, Pair]]:
-    """(split, pair): every row with each corruptor of its split that has a wrong answer for it.
-
-    What a corruptor makes of a row depends on the row's id, the seed, and the answers it can borrow from the split.
-    """
-    held_out = set(held_out)
-    for split in ROW_SPLITS:
-        pools = _Pools(folder, split, seed)
-        names = [name for name in CORRUPTORS if split == TEST_DOCUMENTS or name not in held_out]
-        for row in rows_of(folder, split, most, seed):
-            task = task_of(row, *pools.borrowed(row, Random(hashed(seed, "borrow", row["id"]))))
-            for name in names:
-                rejected = corrupt(name, task, Random(hashed(seed, name, row["id"])))
-                if rejected is not None:
-                    place = TEST_CORRUPTORS if name in held_out else split
-                    yield place, pair(row["prompt"], task.answer, rejected, name, row["source"], None)
-
-
-# --- Writing
 
 
 def prompt_key(prompt: list[Message]) -> int:
@@ -279,7 +152,7 @@ def write_pairs(
     dropped: Counter[str] = Counter()
     counts: dict[str, dict[str, int]] = {name: {} for name in sorted(origins)}
     splits = {}
-    dropped.update(skipped or {})
+    dropped.update(skipped)
     for split in PAIR_SPLITS:
         flush(split)
         writers[split].close()
@@ -326,24 +199,3 @@ def _copy(source: Path, target: Path, keep: npt.NDArray[np.bool_]) -> None:
             start += len(batch)
             if len(part):
                 writer.write_batch(part)
-
-
-def read_pairs_manifest(folder: Path) -> PairsManifest:
-    """The manifest of a folder of pairs. Raises `UserError` where it has none or another folder's."""
-    path = folder / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{folder}: holds no pairs (no manifest.json); make them with `instructrec pairs`") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); make the pairs again") from None
-    if missing := sorted(PairsManifest.__required_keys__ - manifest.keys()):
-        raise UserError(
-            f"{folder}: not a folder of pairs (its manifest has no {missing[0]!r}); see `instructrec pairs`"
-        )
-    return manifest
-
-
-def describe_pairs_source(folder: Path) -> dict[str, Any]:
-    """What a plan says of an instruction set: which one it is, wherever it lies."""
-    return {"set": folder.resolve().name, "fingerprint": read_manifest(folder)["fingerprint"]}

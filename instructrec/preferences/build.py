@@ -1,37 +1,27 @@
-"""`instructrec pairs`: which pairs are asked for, where they go, and how well they are ranked without learning."""
+"""`instructrec pairs`: which pairs are asked for, what they are made from, and where they go."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
-
+from instructrec.config import parse_yaml
 from instructrec.core.errors import UserError
-from instructrec.core.files import fingerprint, new_folder, sha256_file, write_json
-from instructrec.core.schema import PAIR_SPLITS, TEST_CORRUPTORS, PairsManifest, read_manifest
+from instructrec.core.files import fingerprint, new_folder, sha256_file
+from instructrec.core.schema import PairsManifest, read_manifest
 from instructrec.lineage import read_lineage, weights_sha256, write_lineage
-from instructrec.preferences import (
-    HELD_OUT_CORRUPTORS,
-    Limits,
-    Pair,
-    check_held_out,
-    corrupted,
-    describe_pairs_source,
-    read_pairs_manifest,
-    write_pairs,
-)
+from instructrec.models import base_of, load_tuned, resolve_model
+from instructrec.preferences.corrupted import HELD_OUT_CORRUPTORS, check_held_out, corrupted
+from instructrec.preferences.rank import DTYPE, prepare, progress
+from instructrec.preferences.read import read_manifest_of_pairs
+from instructrec.preferences.write import HELD_OUT_PER_ORIGIN, PER_ORIGIN, Limits, Pair, write_pairs
 
-RANKINGS = "rankings.json"
 SAMPLED_ROWS, SAMPLES, TEMPERATURE = 200, 8, 1.0
 """By default: rows of each split that are sampled for, answers to each, and at which temperature."""
-DTYPE = "bfloat16"
 
 
 @dataclass(frozen=True)
@@ -47,8 +37,8 @@ class Request:
     max_new_tokens: int | None = None
     mentor: Path | None = None
     rows: int | None = None
-    per_corruptor: int = 2000
-    heldout_per_corruptor: int = 300
+    per_corruptor: int = PER_ORIGIN
+    heldout_per_corruptor: int = HELD_OUT_PER_ORIGIN
     held_out_corruptors: tuple[str, ...] | None = None
     balance: bool = True
     seed: int = 0
@@ -93,7 +83,7 @@ def make(request: Request, output: Path) -> PairsManifest:
     )
     plan = _plan(request, held_out)
     if output.exists():
-        if (output / "manifest.json").exists() and (manifest := read_pairs_manifest(output))["plan"] == plan:
+        if (output / "manifest.json").exists() and (manifest := read_manifest_of_pairs(output))["plan"] == plan:
             return manifest
         raise UserError(f"{output}: holds something else than these pairs; choose another --output or delete it")
     started = time.time()
@@ -106,7 +96,7 @@ def make(request: Request, output: Path) -> PairsManifest:
             limits = Limits(request.per_corruptor, request.heldout_per_corruptor, request.balance)
             found = _pairs(request, held_out, kept, skipped)
             manifest = write_pairs(found, folder, plan, list(held_out), limits, request.seed, skipped)
-            inputs = plan | {"output": manifest["fingerprint"]}
+            inputs = {"plan": plan, "output": manifest["fingerprint"]}
             if request.adapter:
                 inputs["adapter"] = {"sha256": plan["adapter"], "lineage": read_lineage(request.adapter)}
             config = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(request).items()}
@@ -126,22 +116,25 @@ def _plan(request: Request, held_out: tuple[str, ...]) -> dict[str, Any]:
         "balance": request.balance,
         "seed": request.seed,
     }
-    plan |= describe_pairs_source(request.folder) if request.folder else {}
+    if request.folder:
+        plan |= {"set": request.folder.resolve().name, "fingerprint": read_manifest(request.folder)["fingerprint"]}
     if request.mentor:
         if not request.mentor.is_file():
             raise UserError(f"--mentor {request.mentor}: no such file")
         return plan | {"mentor": sha256_file(request.mentor)}
     if not request.samples:
         return plan | {"held_out": list(held_out), "rows": request.rows}
-    from instructrec.models import resolve_model
     from instructrec.rewards.load import load_rewards
 
+    # Mistakes are told before any weight is read.
+    if request.adapter and (base := base_of(request.adapter)) not in (request.samples, None):
+        raise UserError(f"--adapter {request.adapter}: belongs to {base!r}; give --samples {base}")
     assert request.rewards is not None
-    load_rewards(request.rewards)  # a mistake in it is told before any weight is read
+    load_rewards(request.rewards)
     return plan | {
         "model": weights_sha256(resolve_model(request.samples)),
         "adapter": weights_sha256(request.adapter) if request.adapter else None,
-        "rewards": sha256_file(request.rewards),
+        "rewards": [sha256_file(request.rewards), *_files_of(request.rewards)],
         "n": request.n or SAMPLES,
         "temperature": request.temperature or TEMPERATURE,
         "max_new_tokens": request.max_new_tokens,
@@ -149,11 +142,22 @@ def _plan(request: Request, held_out: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
+def _files_of(rewards: Path) -> list[str]:
+    """The hashes of what a rewards YAML names on this machine: code of one's own, schemas, mentors' files, models."""
+    named = []
+    for entry in parse_yaml(rewards):
+        args = (entry.get("args") or {}).values()
+        named += [entry["name"].rpartition(":")[0], *(value for value in args if isinstance(value, str))]
+    paths = [Path(text) for text in named if text]
+    files = [path for path in paths if path.is_file()]
+    return sorted([*map(sha256_file, files), *(h for path in paths for h in weights_sha256(path).values())])
+
+
 def _pairs(
     request: Request, held_out: tuple[str, ...], kept: Path, skipped: Counter[str]
 ) -> Iterator[tuple[str, Pair]]:
     if request.mentor:
-        from instructrec.scored import from_scores
+        from instructrec.preferences.scored import from_scores
 
         yield from from_scores(request.mentor, request.folder, request.seed, skipped)
         return
@@ -165,107 +169,18 @@ def _pairs(
 
 
 def _sampled(request: Request, folder: Path, kept: Path, skipped: Counter[str]) -> Iterator[tuple[str, Pair]]:
+    prepare()
+    from instructrec.evaluation.answers import model_origin
+    from instructrec.preferences.samples import Sampler, chosen_rows, limits_of, sampled
     from instructrec.rewards.load import load_rewards
-    from instructrec.samples import Sampler, chosen_rows, limits_of, sampled
 
     assert request.samples is not None and request.rewards is not None
-    model, tokenizer, origin = _load(request.samples, request.adapter)
+    rewards = load_rewards(request.rewards)
+    model, tokenizer, base = load_tuned(request.samples, request.adapter, DTYPE)
+    origin = model_origin(weights_sha256(base), request.adapter, DTYPE, tokenizer)
     n = request.n or SAMPLES
     sampler = Sampler(model, tokenizer, origin, n, request.temperature or TEMPERATURE, request.seed)
     rows = chosen_rows(folder, request.rows or SAMPLED_ROWS, request.seed)
     limits = limits_of(sampler, [row for _, row in rows], request.max_new_tokens)
-    with _progress() as progress:
-        task = progress.add_task(f"sampling {n} answers each", total=len(rows))
-        rewards = load_rewards(request.rewards)
-        yield from sampled(rows, limits, sampler, rewards, kept, skipped, lambda: progress.advance(task))
-
-
-def _load(name: str, adapter: Path | None) -> tuple[Any, Any, str]:
-    """A model with its adapter, its tokenizer, and what tells it from every other."""
-    from instructrec.runtime import quiet, use_all_cores
-
-    quiet()
-    use_all_cores()
-    from instructrec.evaluation.answers import model_origin
-    from instructrec.models import base_of, load_model, load_tokenizer, resolve_model, with_adapter
-
-    if adapter and (base := base_of(adapter)) not in (name, None):
-        raise UserError(f"adapter {str(adapter)!r} belongs to {base!r}; give that model with it")
-    folder = resolve_model(name)
-    model, tokenizer = load_model(folder, DTYPE).eval(), load_tokenizer(folder, adapter)
-    if adapter:
-        model = with_adapter(model, adapter)
-    return model, tokenizer, model_origin(weights_sha256(folder), adapter, DTYPE, tokenizer)
-
-
-def _progress() -> Progress:
-    """How many are done, the time they took and the time that is left."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(
-        *columns, TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn(), console=Console(stderr=True)
-    )
-
-
-def rank(folder: Path, reference: str | None, most: int, seed: int) -> dict[str, Any]:
-    """Rank a folder's pairs by length and, with a reference, by its likelihoods; write and return `rankings.json`.
-
-    Args:
-        reference: `MODEL[:ADAPTER]`.
-        most: pairs of each split and origin that the reference ranks at most.
-    """
-    from instructrec.pair_rankings import LONGER, as_json, rank_by_length, rank_by_reference, reference_of, sample_items
-
-    rankings = {LONGER: rank_by_length(folder)}
-    left_out, origin = 0, None
-    if reference:
-        from instructrec.evaluation.scoring import Scorer
-
-        model, tokenizer, origin = _load(*reference_of(reference))
-        items = sample_items(folder, most, seed)
-        with _progress() as progress:
-            task = progress.add_task("ranking by likelihood", total=sum(map(len, items.values())))
-            advance: Callable[[int], None] = lambda n: progress.advance(task, n)  # noqa: E731
-            found, left_out = rank_by_reference(items, Scorer(model, tokenizer, 16), advance)
-        rankings |= found
-    result = {
-        "pairs": read_pairs_manifest(folder)["fingerprint"],
-        "reference": reference and {"name": reference, "origin": origin, "too_long": left_out},
-        "splits": as_json(rankings),
-    }
-    write_json(folder / RANKINGS, result)
-    return result
-
-
-def show(manifest: PairsManifest, folder: Path, rankings: dict[str, Any]) -> None:
-    """Print pairs and rankings by split and origin."""
-    from instructrec.pair_rankings import LONGER, MEAN, SUM, TOKENS
-
-    reference = rankings["reference"]
-    table = Table("split", "origin", "pairs", "longer is better", title=str(folder))
-    for title in ("ranked", "more tokens", "likelier per token", "likelier in sum") if reference else ():
-        table.add_column(title)
-    for split in PAIR_SPLITS:
-        cells = rankings["splits"].get(split, {})
-        for origin in sorted(cells, key=lambda name: (name == "all", name)):
-            cell = cells[origin]
-            shown = [str(cell[LONGER]["n"]), _percent(cell[LONGER])]
-            if MEAN in cell:
-                shown += [str(cell[MEAN]["n"]), *(_percent(cell[name]) for name in (TOKENS, MEAN, SUM))]
-            table.add_row(split, origin, *shown, end_section=origin == "all")
-    console = Console()
-    console = console if console.is_terminal and console.width >= 120 else Console(width=120)
-    console.print(table)
-    print("how often a ranking is right, in percent, with its 95 % interval; a tie counts as half")
-    if reference:
-        left_out = f"; {reference['too_long']} pairs did not fit its context" if reference["too_long"] else ""
-        print(f"tokens and likelihoods are those of {reference['name']}{left_out}")
-    dropped = ", ".join(f"{n} {reason}" for reason, n in manifest["dropped"].items())
-    counts = " · ".join(f"{split} {manifest['splits'][split]}" for split in PAIR_SPLITS)
-    print(f"{counts}; left out: {dropped or 'none'}")
-    if empty := [s for s, n in manifest["splits"].items() if not n and (s != TEST_CORRUPTORS or manifest["held_out"])]:
-        print(f"warning: no pairs in {', '.join(empty)}")
-
-
-def _percent(ranking: dict[str, Any]) -> str:
-    low, high = ranking["ci95"]
-    return f"{100 * ranking['value']:.1f}" + (f" [{100 * low:.0f}, {100 * high:.0f}]" if low is not None else "")
+    with progress(f"sampling {n} answers each", len(rows)) as done:
+        yield from sampled(rows, limits, sampler, rewards, kept, skipped, lambda: done(1))

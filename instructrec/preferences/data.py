@@ -1,42 +1,32 @@
-"""Preference pairs → what TRL's preference trainers take. Pairs that break their contract are refused, by file and row.
-
-A folder of pairs (`instructrec pairs`) has the splits of `schema.PAIR_SPLITS` and a `manifest.json` with the
-`fingerprint` of their Parquet.
-"""
+"""Preference pairs → what TRL's preference trainers take; refuses pairs that overlap with what is held out."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instructrec.core.errors import UserError
-from instructrec.core.files import fingerprint
 from instructrec.core.schema import (
     HELD_OUT,
     PAIR,
     PAIR_SPLITS,
     TEST_CORRUPTORS,
-    TEST_DOCUMENTS,
     TRAIN,
     VALIDATION,
-    check_record,
     read_manifest,
     read_split,
 )
 from instructrec.core.spans import Spans
 from instructrec.data import QUICKSTART_SET, ensure_set, load_set
+from instructrec.launch import strategy_here
 from instructrec.lineage import read_lineage
+from instructrec.preferences.read import UNSEEN, drawn, read_pairs, unchanged
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 QUICKSTART_PAIRS = "outputs/quickstart/pairs"
-
-UNSEEN = (TEST_DOCUMENTS, TEST_CORRUPTORS)
-"""The splits that no training pair shares a document with, nor, of the latter, a kind of fault."""
 
 
 @dataclass
@@ -76,9 +66,18 @@ class Pairs:
     instructions: Dataset
 
     def drawn(self, split: str, most: int) -> Dataset:
-        """At most so many pairs of a split, by a fixed shuffle."""
+        """At most so many pairs of a split, by the fixed shuffle that rows of a set are chosen by too."""
         rows = self.rows[split]
         return rows.shuffle(seed=0).select(range(min(most, len(rows))))
+
+    def unseen(self, most: int) -> dict[str, list[dict[str, Any]]]:
+        """At most so many pairs of each unseen split that has any; none where weights are sharded.
+
+        There no process could rank alone.
+        """
+        if strategy_here() in ("fsdp", "zero"):
+            return {}
+        return {split: pairs for split in UNSEEN if (pairs := drawn(self.rows[split], most))}
 
     def to_evaluate(self, most: int, tokenizer: Any, args: Any) -> Dataset | None:
         """Validation pairs as a trainer takes them, at most so many and none too long; null if it evaluates nothing.
@@ -124,9 +123,7 @@ def load_pairs(data: PairsArguments) -> Pairs:
     import datasets
 
     folder = Path(data.dataset_name)
-    known = _manifest(folder)
-    if fingerprint(folder, "*.parquet") != known:
-        raise UserError(f"{folder}: its Parquet files changed since it was made; make the pairs again")
+    known = unchanged(folder)["fingerprint"]
     read = {split: list(read_pairs(folder, split)) for split in PAIR_SPLITS}
     if not read[TRAIN]:
         raise UserError(f"{folder}: the train split is empty; make pairs from more rows")
@@ -141,53 +138,6 @@ def load_pairs(data: PairsArguments) -> Pairs:
     if data.max_train_rows is not None:
         rows[TRAIN] = found.drawn(TRAIN, data.max_train_rows)
     return found
-
-
-def _manifest(folder: Path) -> str:
-    """The fingerprint that `folder` should have."""
-    path = folder / "manifest.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["fingerprint"]
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{folder}: no preference pairs there; make them with `instructrec pairs`") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: not the manifest of preference pairs; make them again") from None
-
-
-def read_pairs(folder: Path, split: str) -> Iterator[dict[str, Any]]:
-    """Yield the pairs of one split, checked, with their file and row as `name`; nothing where it has no file.
-
-    Raises:
-        UserError: a file is unreadable, its columns are not those of `PAIR`, or a pair breaks the contract.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    for path in sorted((folder / split).glob("*.parquet")):
-        try:
-            table = pq.read_table(path)
-        except (pa.ArrowInvalid, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{path}: not a readable Parquet file ({reason}); make the pairs again") from None
-        if odd := sorted(set(table.column_names) ^ set(PAIR.names)):
-            raise UserError(f"{path}: columns do not fit the contract ({', '.join(odd)})")
-        for number, pair in enumerate(table.to_pylist()):
-            check_pair(pair, f"{path}, row {number}")
-            yield pair | {"name": f"{split}/{path.name}:{number}"}
-
-
-def check_pair(pair: dict[str, Any], where: str) -> None:
-    """Raise `UserError` if a pair breaks the contract: types, roles, or answers that are empty or the same."""
-    check_record(pair, PAIR, where)
-    if not pair["prompt"] or pair["prompt"][-1]["role"] != "user":
-        raise UserError(f"{where}: 'prompt' must end with a message of role 'user'")
-    for side in ("chosen", "rejected"):
-        if [message["role"] for message in pair[side]] != ["assistant"]:
-            raise UserError(f"{where}: {side!r} must be one message of role 'assistant'")
-        if not pair[side][0]["content"].strip():
-            raise UserError(f"{where}: {side!r} is empty, so that there is nothing to prefer")
-    if pair["chosen"][0]["content"].strip() == pair["rejected"][0]["content"].strip():
-        raise UserError(f"{where}: 'chosen' and 'rejected' are the same answer; leave the pair out")
 
 
 def _check_hold_out(folder: Path, read: dict[str, list[dict[str, Any]]], watched: Path) -> None:

@@ -16,8 +16,9 @@ from typing import Any, BinaryIO
 
 from instructrec.core.errors import UserError
 from instructrec.core.hashing import hashed
-from instructrec.core.schema import SCORED_RESPONSE, SPLITS, TRAIN, VALIDATION, check_record, read_split
-from instructrec.preferences import ROW_SPLITS, Pair, pair, prompt_key
+from instructrec.core.schema import SPLITS, TRAIN, VALIDATION, check_scored_response, read_split
+from instructrec.preferences.rows import ROW_SPLITS
+from instructrec.preferences.write import Pair, pair, prompt_key
 
 VALIDATION_SHARE = 0.1
 """Of prompts that are not a set's."""
@@ -44,12 +45,14 @@ def from_scores(path: Path, folder: Path | None, seed: int, skipped: Counter[str
             offset += len(line)
         known = _of_set(folder, places.keys()) if folder else {}
         for key, offsets in places.items():
-            validation = hashed(seed, "validation", key) < VALIDATION_SHARE * 2**64
+            records = [_at(file, offset) for offset in offsets]
+            # By what was asked last: conversations that ask the same stay on one side.
+            validation = hashed(seed, "validation", records[0]["prompt"][-1]["content"]) < VALIDATION_SHARE * 2**64
             split, source = known.get(key, (VALIDATION if validation else TRAIN, []))
             if split not in ROW_SPLITS:
                 skipped["held_out_prompt"] += 1
                 continue
-            for new in _compared([_at(file, offset) for offset in offsets], source, skipped):
+            for new in _compared(records, source, skipped):
                 yield split, new
 
 
@@ -65,9 +68,15 @@ def _record(line: bytes, where: str) -> dict[str, Any]:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON ({error})") from None
-    check_record(record, SCORED_RESPONSE, where)
-    if not record["prompt"] or not record["completion"] or record["completion"][-1]["role"] != "assistant":
-        raise UserError(f"{where}: needs a 'prompt' and a 'completion' that ends with a message of role 'assistant'")
+    check_scored_response(record, where)
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{where}: holds half of a surrogate pair; mend its \\ud… escape") from None
+    if not record["prompt"] or record["prompt"][-1]["role"] != "user":
+        raise UserError(f"{where}: 'prompt' must end with a message of role 'user'")
+    if [message["role"] for message in record["completion"]] != ["assistant"]:
+        raise UserError(f"{where}: 'completion' must be one message of role 'assistant'")
     return record
 
 
@@ -91,9 +100,11 @@ def _compared(records: list[dict[str, Any]], source: Any, skipped: Counter[str])
         scores = {name: (a["rewards"][name], b["rewards"].get(name)) for name in sorted(a["rewards"])}
         gaps = {name: x - y for name, (x, y) in scores.items() if x is not None and y is not None and x != y}
         better, worse = (a, b) if sum(gaps.values()) > 0 else (b, a)
-        texts = [record["completion"][-1]["content"] for record in (better, worse)]
-        if not gaps or texts[0] == texts[1]:
+        texts = [record["completion"][0]["content"] for record in (better, worse)]
+        if not gaps or texts[0].strip() == texts[1].strip():
             skipped["no_difference"] += 1
+        elif not all(text.strip() for text in texts):
+            skipped["empty_answer"] += 1
         elif min(gaps.values()) < 0 < max(gaps.values()):
             skipped["mentors_disagree"] += 1
         else:

@@ -1,0 +1,1 @@
+"""Preference pairs: made without labels, written, read, trained on, and ranked."""
