@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instructrec.evaluation import statistics
-from instructrec.evaluation.statistics import compare_clustered, holm
+from instructrec.evaluation.statistics import clustered_mean, compare_clustered, holm
 
 SIMULATIONS = 1000
 
@@ -82,6 +82,14 @@ def test_few_groups_cannot_be_significant(groups):
     names = [str(i % groups) for i in range(100)]
     result = compare_clustered([[1.0] * 100], [[0.0] * 100], names)
     assert result.p == pytest.approx(2 / 2**groups) and result.groups == groups
+
+
+def test_the_mean_of_groups_has_the_interval_of_a_comparison_with_nothing():
+    values, names = simulated(np.random.default_rng(0), 12, 0.3)
+    found = clustered_mean(values[0], names, seed=3)
+    compared = compare_clustered(values, [[0.0] * len(names)], names, seed=3)
+    assert found == {"value": pytest.approx(compared.value), "ci95": pytest.approx(list(compared.ci95))}
+    assert clustered_mean(values[0], ["one"] * len(names)) == statistics.mean_with_interval(values[0])
 
 
 def test_one_group_has_no_interval():

@@ -22,7 +22,9 @@ from instructrec.models import load_model, load_tokenizer
 from instructrec.preferences.build import Request, make
 from instructrec.preferences.corrupted import HELD_OUT_CORRUPTORS
 from instructrec.preferences.corruptors import CORRUPTORS, Task, corrupt, is_wrong, normalised
+from instructrec.preferences.model_rankings import rank_with_reference
 from instructrec.preferences.rank import RANKINGS, rank_folder
+from instructrec.preferences.rankings import by_size, summarise
 from instructrec.preferences.read import drawn, read_pairs
 from instructrec.preferences.rows import ROW_SPLITS
 from instructrec.preferences.samples import Sampler, chosen_rows, limits_of, sampled
@@ -393,6 +395,28 @@ def test_pairs_are_ranked_by_a_references_likelihood(made, tiny_model, tmp_path)
         assert all(0 <= one["value"] <= 1 for one in asked["accuracy"].values())
     # Without a reference what an earlier one gave stays.
     assert rank_folder(folder, None, 3) == found
+
+
+def test_rankings_are_compared_pair_by_pair():
+    where = [("a", "first"), ("a", "second"), ("b", "third")]
+    found = summarise({"new": [(2, 1), (1, 1), (3, 0)], "old": [(0, 1), (1, 0), (0, 0)]}, where, "new")
+    assert found["pairs"] == 3 and found["accuracy"]["new"]["value"] == pytest.approx(2.5 / 3)
+    assert found["better_by"].keys() == {"old"} and found["better_by"]["old"]["value"] == pytest.approx(1 / 3)
+    assert found["origins"]["a"]["pairs"] == 2 and found["origins"]["a"]["accuracy"]["old"]["value"] == 0.5
+    # Never worse is not surely better: the interval of a difference is not cut at 0.
+    once = summarise({"new": [(1, 0)] * 3, "old": [(1, 0), (1, 0), (0, 1)]}, where, "new")["better_by"]["old"]
+    assert once["ci95"][0] < 0 < once["value"] < once["ci95"][1] <= 1
+    assert [a > b for a, b in by_size([(1, 2), (2, 3), (5, 4)])] == [True, True, False]
+
+
+def test_pairs_that_do_not_fit_the_context_are_counted(made, tiny_model):
+    short = min(pairs_of(made[0], TRAIN), key=lambda one: len(json.dumps(one["prompt"])))
+    long = short | {"prompt": said("word " * 5000, "user")}
+    model, tokenizer = load_model(tiny_model, "float32").eval(), load_tokenizer(tiny_model)
+    found = rank_with_reference(model, tokenizer, [long, short])
+    assert (found["pairs"], found["too_long"]) == (1, 1) and found["accuracy"]["tokens"]["ci95"] == [None, None]
+    none = rank_with_reference(model, tokenizer, [long])
+    assert (none["pairs"], none["too_long"], none["accuracy"]) == (0, 1, {})
 
 
 def test_the_same_pairs_are_drawn_whatever_else_is_read(made):
