@@ -365,3 +365,8 @@ def largest_difference(a: Path, b: Path) -> float:
 def log_history(folder: Path, step: int) -> list[dict]:
     """What a trainer had logged by a checkpoint."""
     return json.loads((folder / f"checkpoint-{step}" / "trainer_state.json").read_text())["log_history"]
+
+
+def losses(folder: Path, step: int = 4) -> list[float]:
+    """The training loss of every step that was logged by a checkpoint."""
+    return [entry["loss"] for entry in log_history(folder, step) if "loss" in entry]

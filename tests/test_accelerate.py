@@ -20,7 +20,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from conftest import ROOT, assert_one_line_error, cli, largest_difference, recipe, sft_flags
+from conftest import ROOT, assert_one_line_error, cli, largest_difference, losses, recipe, sft_flags
 
 from instructrec.core.errors import UserError
 from instructrec.launch import check_sharded_quantization, read_launch
@@ -314,12 +314,6 @@ class TestOutputOfSeveralProcesses:
         (output / "model.safetensors").write_text("a kill came before the lineage was written")
         with pytest.raises(UserError, match="use_peft: True then, False now"):
             prepare_output(output, {"use_peft": False}, one)
-
-
-def losses(output: Path) -> list[float]:
-    """The training loss of every step."""
-    log = json.loads((output / "checkpoint-4" / "trainer_state.json").read_text())["log_history"]
-    return [entry["loss"] for entry in log if "loss" in entry]
 
 
 def processes(output: Path) -> int:

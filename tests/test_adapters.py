@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, assert_one_line_error, cli, recipe
+from conftest import ROOT, assert_one_line_error, cli, log_history, recipe
 
 from instructrec.adapters import read_parent
 from instructrec.config import COMMAND_LINE
@@ -48,10 +48,6 @@ def flags(instruction_set: Path, base: Path, output: Path, *more: str) -> list[s
 
 
 UNWATCHED = ["--eval_strategy", "no", "--load_best_model_at_end", "false"]
-
-
-def log(folder: Path, step: int = 2) -> list[dict]:
-    return json.loads((folder / f"checkpoint-{step}" / "trainer_state.json").read_text())["log_history"]
 
 
 def assert_read_back(output: Path) -> None:
@@ -266,8 +262,8 @@ class TestGoingOn:
     def test_it_starts_where_the_adapter_ended(self, parent, child):
         assert_read_back(parent)
         assert_read_back(child[0])
-        ended = [entry["eval_loss"] for entry in log(parent) if "eval_loss" in entry]
-        curve = {entry["step"]: entry["eval_loss"] for entry in log(child[0], 4) if "eval_loss" in entry}
+        ended = [entry["eval_loss"] for entry in log_history(parent, 2) if "eval_loss" in entry]
+        curve = {entry["step"]: entry["eval_loss"] for entry in log_history(child[0], 4) if "eval_loss" in entry}
         assert curve[0] == pytest.approx(ended[-1], abs=1e-5)
         assert curve[4] != pytest.approx(curve[0], abs=1e-5)
 
@@ -407,7 +403,7 @@ class TestGoingOn:
         with ending(trainer):
             trainer.train()
             read_back = save_checked(trainer, output, iter(ROWS))
-        assert log(output)[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+        assert log_history(output, 2)[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
         assert read_back["rows"] == 2 and read_back["largest_difference"] == 0
         names = {path.name for path in output.iterdir()}
         assert "adapter_model.safetensors" in names

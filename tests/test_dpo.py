@@ -19,6 +19,7 @@ from conftest import (
     cli,
     largest_difference,
     log_history,
+    losses,
     pair_flags,
     recipe,
     said,
@@ -29,10 +30,6 @@ from conftest import (
 from instructrec.core.errors import UserError
 from instructrec.losses import FirstLoss, first_dpo_loss
 from instructrec.monitor import warnings
-
-
-def losses(folder: Path, step: int = 4) -> list[float]:
-    return [entry["loss"] for entry in log_history(folder, step) if "loss" in entry]
 
 
 @pytest.fixture(scope="module")
