@@ -276,6 +276,14 @@ class TestPairs:
         done = recipe("dpo.py", *given(tmp_path / "out", dataset_name=tmp_path / "pairs"))
         assert_one_line_error(done, "train/00000.parquet:0", "overlaps with", str(instruction_set), "row ")
 
+    def test_pairs_of_another_set_than_the_one_that_is_watched_are_told(self, given, pairs, tmp_path):
+        folder = shutil.copytree(pairs, tmp_path / "pairs")
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["plan"] = {"set": "other", "fingerprint": "0" * 64}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        yaml, flags = ROOT / "recipes" / "smollm2-135m" / "dpo.yaml", given(tmp_path / "out", dataset_name=folder)
+        assert "made from another set (other)" in cli("plan", str(yaml), *flags, "--json").stderr
+
     def test_changed_files_are_refused(self, given, pairs, tmp_path):
         shutil.copytree(pairs, tmp_path / "pairs")
         (tmp_path / "pairs" / "train" / "00001.parquet").write_bytes(b"PAR1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,20 +122,29 @@ def load_pairs(data: PairsArguments) -> Pairs:
             training pair that shares a prompt, a document or a kind of fault with what is held out.
     """
     import datasets
+    from accelerate import PartialState
 
     folder = Path(data.dataset_name)
-    known = unchanged(folder)["fingerprint"]
+    manifest = unchanged(folder)
     read = {split: list(read_pairs(folder, split)) for split in PAIR_SPLITS}
     if not read[TRAIN]:
         raise UserError(f"{folder}: the train split is empty; make pairs from more rows")
-    _check_hold_out(folder, read, ensure_set(data.held_out_set))
+    watched = ensure_set(data.held_out_set)
+    _check_hold_out(folder, read, watched)
+    there = read_manifest(watched)["fingerprint"]
+    if manifest["plan"].get("fingerprint", there) != there:
+        PartialState().print(
+            f"warning: the pairs of {folder} were made from another set ({manifest['plan']['set']}) than the one that "
+            f"training is watched with; --held_out_set names {data.held_out_set}",
+            file=sys.stderr,
+        )
     instructions = load_set(data.held_out_set)[VALIDATION]
     columns = datasets.Features({**datasets.Features.from_arrow_schema(PAIR), "name": datasets.Value("string")})
     rows = {
         split: datasets.Dataset.from_dict({key: [pair[key] for pair in pairs] for key in columns}, features=columns)
         for split, pairs in read.items()
     }
-    found = Pairs(data.dataset_name, data.held_out_set, known, rows, instructions)
+    found = Pairs(data.dataset_name, data.held_out_set, manifest["fingerprint"], rows, instructions)
     if data.max_train_rows is not None:
         rows[TRAIN] = found.drawn(TRAIN, data.max_train_rows)
     return found
