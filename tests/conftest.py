@@ -18,6 +18,12 @@ ROOT = Path(__file__).parent.parent
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may need the Hub
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+    # Each worker its own cores: threads of small models that share cores do little but wait for each other.
+    _worker, _workers = int(os.environ["PYTEST_XDIST_WORKER"][2:]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    _cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, _cores[_worker::_workers] or {_cores[_worker % len(_cores)]})
+
 CODE = '''"""Small tools for lists of numbers, used by the tests as a corpus of code."""
 
 
