@@ -26,10 +26,10 @@ quickstart: setup ## mine instructions, tune SmolLM2-135M on them, score it zero
 	@echo "chat:    $(BIN)/instructrec chat --adapter $(OUT)/adapter"
 
 test: setup ## the tests, but for the slow ones
-	$(BIN)/python -m pytest -m 'not slow' --numprocesses auto --maxprocesses 4 --dist loadscope
+	$(BIN)/python -m pytest -m 'not slow' --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test-slow: setup ## the tests that train or score the real base model
-	$(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 2 --dist loadscope
+	$(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 2 --dist worksteal
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

@@ -82,6 +82,7 @@ class Chat:
         self.context = getattr(model.config, "max_position_embeddings", None)
         self.console = Console(highlight=False)
         self._deck: dict[str, list[Any]] | None = None
+        self._interrupted = False
 
     def run(self) -> None:
         """Read messages and commands until Ctrl-D or /quit."""
@@ -117,13 +118,22 @@ class Chat:
 
     def say(self, messages: Sequence[dict[str, str]]) -> None:
         """Add messages to every voice's history and let each answer."""
-        for voice in self.voices:
-            if len(self.voices) > 1:
-                self.console.rule(Text(voice.name, style="bold cyan"), align="left")
-            if (asked := self._prompt(voice, [*voice.history, *messages])) is not None:
-                conversation, inputs = asked
-                reply = self._reply(voice, inputs)
-                voice.history = [*conversation, {"role": "assistant", "content": reply}]
+        # No exception, which a second Ctrl-C could raise anywhere, as in the middle of a line on the screen or between
+        # a reply and its place in the history: generation looks at a flag after every token.
+        previous = signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            for voice in self.voices:
+                if len(self.voices) > 1:
+                    self.console.rule(Text(voice.name, style="bold cyan"), align="left")
+                if (asked := self._prompt(voice, [*voice.history, *messages])) is not None:
+                    conversation, inputs = asked
+                    reply = self._reply(voice, inputs)
+                    voice.history = [*conversation, {"role": "assistant", "content": reply}]
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._interrupted = True
 
     def pick(self, split: str) -> None:
         """Ask a held-out item, drawn at random from a suite or from all, and show its gold answer."""
@@ -198,16 +208,12 @@ class Chat:
         """Stream a reply to the terminal and return it; Ctrl-C ends it where it is."""
         from transformers import StoppingCriteria, TextStreamer
 
-        interrupted = False
-        pieces: list[str] = []
-
-        def interrupt(number: int, frame: FrameType | None) -> None:
-            nonlocal interrupted
-            interrupted = True
+        chat, pieces = self, list[str]()
+        self._interrupted = False
 
         class Interrupted(StoppingCriteria):
             def __call__(self, input_ids: object, scores: object, **_: object) -> bool:
-                return interrupted
+                return chat._interrupted
 
         class Screen(TextStreamer):
             def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
@@ -217,21 +223,16 @@ class Chat:
         if voice.adapter is not None:
             self.model.set_adapter(voice.adapter)
         started, asked = time.monotonic(), inputs["input_ids"].shape[1]
-        # No exception, which a second Ctrl-C could raise anywhere: generation looks at a flag after every token.
-        previous = signal.signal(signal.SIGINT, interrupt)
-        try:
-            output = self.model.generate(
-                **inputs,
-                max_new_tokens=self.limit,
-                do_sample=False,
-                eos_token_id=sorted(stop_tokens(self.model, voice.tokenizer)),
-                pad_token_id=voice.tokenizer.pad_token_id,
-                stopping_criteria=[Interrupted()],
-                streamer=Screen(voice.tokenizer, skip_prompt=True, skip_special_tokens=True),
-            )
-        finally:
-            signal.signal(signal.SIGINT, previous)
-        print(" [stopped]" if interrupted else "")
+        output = self.model.generate(
+            **inputs,
+            max_new_tokens=self.limit,
+            do_sample=False,
+            eos_token_id=sorted(stop_tokens(self.model, voice.tokenizer)),
+            pad_token_id=voice.tokenizer.pad_token_id,
+            stopping_criteria=[Interrupted()],
+            streamer=Screen(voice.tokenizer, skip_prompt=True, skip_special_tokens=True),
+        )
+        print(" [stopped]" if self._interrupted else "")
         written = output.shape[1] - asked
         speed = written / max(time.monotonic() - started, 1e-9)
         self._note(f"{asked} tokens asked, {written} written, {speed:.0f} per second")

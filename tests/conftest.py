@@ -9,14 +9,23 @@ import pydoc_data.topics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import cast
 
 import pytest
+
+from instructrec.core.errors import run
 
 ROOT = Path(__file__).parent.parent
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may need the Hub
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+    # Each worker its own cores: threads of small models that share cores do little but wait for each other.
+    _worker, _workers = int(os.environ["PYTEST_XDIST_WORKER"][2:]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    _cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, _cores[_worker::_workers] or {_cores[_worker % len(_cores)]})
 
 CODE = '''"""Small tools for lists of numbers, used by the tests as a corpus of code."""
 
@@ -62,14 +71,18 @@ def warm() -> tuple[subprocess.Popen[str], dict[str, str]]:
     """A process that runs recipes without importing anew, and the environment it imported in (see warm.py)."""
     command = [sys.executable, str(Path(__file__).with_name("warm.py"))]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    return process, {key: value for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"}
+    return process, _environment()
+
+
+def _environment() -> dict[str, str]:
+    """This process's, without what pytest writes into it for every test."""
+    return {key: value for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"}
 
 
 def ran_warm(script: Path | None, *arguments: str, cwd: Path | None) -> subprocess.CompletedProcess[str] | None:
     """What a run in the warm process gave; none if the environment is not the one it imported in."""
     process, environment = warm()
-    now = dict(os.environ)
-    if {key: value for key, value in now.items() if key != "PYTEST_CURRENT_TEST"} != environment:
+    if _environment() != environment:
         return None
     assert process.stdin and process.stdout
     with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +91,7 @@ def ran_warm(script: Path | None, *arguments: str, cwd: Path | None) -> subproce
             "script": script and str(script),
             "arguments": arguments,
             "cwd": str(cwd or Path.cwd()),
-            "environment": now,
+            "environment": dict(os.environ),
             "stdout": str(out),
             "stderr": str(err),
             "timeout": SECONDS,
@@ -116,6 +129,22 @@ def assert_one_line_error(done: subprocess.CompletedProcess[str], *parts: str) -
     assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
     for part in parts:
         assert part in lines[0], lines[0]
+
+
+def assert_refused(
+    main: Callable[[], None],
+    arguments: list[str],
+    parts: Iterable[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A recipe's `main`, called in this process, ends as `assert_one_line_error` says."""
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as end:
+        run(main)
+    printed = capsys.readouterr()
+    done = subprocess.CompletedProcess(arguments, cast(int, end.value.code), printed.out, printed.err)
+    assert_one_line_error(done, *parts)
 
 
 def write_corpus(folder: Path) -> Path:

@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import datasets
 import pytest
 import yaml
-from conftest import ROOT, assert_one_line_error, cli, recipe
+from conftest import ROOT, assert_one_line_error, assert_refused, cli, recipe
 
 from instructrec.chat_templates import choose_template
 from instructrec.config import parse
-from instructrec.core.errors import UserError, run
+from instructrec.core.errors import UserError
 from instructrec.core.files import sha256_file
 from instructrec.core.schema import HELD_OUT, VALIDATION, read_manifest, read_split
 from instructrec.data import NOT_SUPERVISED, DataArguments, HeldOutArguments, load_set, trainable
@@ -529,12 +529,6 @@ def test_a_wrong_mixture_is_one_line(
     (tmp_path / "wrong.yaml").write_text(text.replace("SET", str(instruction_set)))
     monkeypatch.chdir(wrong)
     given = ["--config", str(tmp_path / "wrong.yaml"), "--model_name_or_path", str(tiny_model)]
-    monkeypatch.setattr(sys, "argv", ["recipes/sft.py", *given, "--output_dir", str(tmp_path / "out"), *flags.split()])
-    with pytest.raises(SystemExit) as end:
-        run(sft.main)
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
-    assert end.value.code == 2
-    assert len(lines) == 1 and lines[0].startswith("error: "), lines
-    for part in parts:
-        assert part in lines[0], lines[0]
+    arguments = ["recipes/sft.py", *given, "--output_dir", str(tmp_path / "out"), *flags.split()]
+    assert_refused(sft.main, arguments, parts, monkeypatch, capsys)
     assert not (tmp_path / "out").exists()

@@ -17,7 +17,7 @@ def test_nf4_trains_like_lora_on_the_same_rounded_weights(base_model, instructio
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
     from transformers import AutoModelForCausalLM
 
-    rounded = tmp_path / "rounded"
+    rounded = tmp_path / "rounded-base"
     shutil.copytree(base_model, rounded)
     model = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.bfloat16)
     for module in model.modules():

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import datasets
 import pytest
-from conftest import ROOT, assert_one_line_error, recipe
+from conftest import ROOT, assert_one_line_error, assert_refused, recipe
 
 from instructrec.chat_templates import choose_template
-from instructrec.core.errors import UserError, run
+from instructrec.core.errors import UserError
 from instructrec.data import NOT_SUPERVISED, load_set, trainable
 from instructrec.models import load_tokenizer, stop_tokens
 from instructrec.preflight import RowTokens, count, measure, preflight, tokens_of
@@ -152,14 +152,7 @@ def test_a_wrong_config_is_one_line(
     given = {"config": "wrong.yaml", "model_name_or_path": tiny_model, "dataset_name": instruction_set}
     given |= {"max_train_rows": 60, "output_dir": "out"}
     rest = [text for key, value in given.items() for text in (f"--{key}", str(value))]
-    monkeypatch.setattr(sys, "argv", ["recipes/sft.py", *rest, *flags.split()])
-    with pytest.raises(SystemExit) as end:
-        run(sft.main)
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
-    assert end.value.code == 2
-    assert len(lines) == 1 and lines[0].startswith("error: "), lines
-    for part in parts:
-        assert part in lines[0], lines[0]
+    assert_refused(sft.main, ["recipes/sft.py", *rest, *flags.split()], parts, monkeypatch, capsys)
     assert not (tmp_path / "out").exists()
 
 
