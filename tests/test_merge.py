@@ -23,7 +23,7 @@ from instructrec.merge import Difference, HeldOut, merge
 
 
 def make_adapter(
-    folder: Path, base: Path, seed: int, *, dora=False, dataset=None, parent=None, config=None, lineage=True
+    folder: Path, base: Path, seed: int, *, std=0.6, dora=False, dataset=None, parent=None, config=None, lineage=True
 ) -> Path:
     """What a training recipe leaves, without the training: weights that change the model, tokenizer and lineage."""
     torch.manual_seed(seed)
@@ -32,7 +32,7 @@ def make_adapter(
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_B" in name:
-                weight.normal_(std=0.6)
+                weight.normal_(std=std)
             if "magnitude" in name:
                 weight.mul_(10 + 10 * torch.rand_like(weight))
     model.peft_config["default"].base_model_name_or_path = str(base)
@@ -105,6 +105,27 @@ def test_the_command_prints_differences_with_bounds_and_interval(sft, tmp_path):
     assert "max |Δlogit|" in done.stdout and "n = 12" in done.stdout and "bound 0.02" in done.stdout
     weights = load_file(tmp_path / "merged" / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+
+
+def test_updates_below_the_step_of_bfloat16_are_kept_in_the_mean(tiny_model, tmp_path):
+    """Rounded to the nearest, less than half of them would be there."""
+    base = tmp_path / "base"
+    AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16).save_pretrained(base)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(base)
+    adapter = make_adapter(tmp_path / "adapter", base, 4, std=4e-5)
+    for dtype in ("float32", "bfloat16"):
+        merge([adapter], tmp_path / dtype, dtype=dtype)
+    folders = (base, tmp_path / "float32", tmp_path / "bfloat16")
+    before, exact, rounded = (load_file(folder / "model.safetensors") for folder in folders)
+    updated = [name for name in before if "proj" in name]
+    assert all(rounded[name].equal(before[name]) for name in before.keys() - {*updated})
+    wanted = torch.cat([(exact[name] - before[name].float()).flatten() for name in updated])
+    kept, nearest = (
+        torch.cat([(of[name].to(torch.bfloat16).float() - before[name].float()).flatten() for name in updated])
+        for of in (rounded, exact)
+    )
+    share = [float(found @ wanted / (wanted @ wanted)) for found in (kept, nearest)]
+    assert share[0] == pytest.approx(1, abs=0.1) and share[1] < 0.5
 
 
 @pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])

@@ -1,4 +1,4 @@
-"""Merging adapters of the real base model: LoRA and DoRA. `make test-slow` runs these."""
+"""Merging adapters of the real base: LoRA, DoRA and one of a 4-bit base. `make test-slow` runs these."""
 
 import json
 from pathlib import Path
@@ -57,3 +57,11 @@ def test_fifty_of_fifty_greedy_answers_are_equal_in_float32(kind, base_model, da
     models = (load_model(tmp_path / "merged", "float32"), unmerged)
     merged, expected = (Scorer(model.eval(), tokenizer, 10).score(items, [24] * len(items)) for model in models)
     assert len(merged) == 50 and [a.output_ids for a in merged] == [a.output_ids for a in expected]
+
+
+def test_an_adapter_of_a_four_bit_base_loses_nothing_on_the_full_one(base_model, dataset, tmp_path):  # noqa: F811
+    adapter = train(dataset, tmp_path / "adapter", "--load_in_4bit", "true")
+    printed, (full, quantized) = merge(tmp_path / "merged", str(adapter), "--dtype", "bfloat16")
+    assert "4-bit base" in printed and printed.count("bound 0.02") == 2
+    assert abs(full["held_out"]["delta"]["value"]) <= 0.02
+    assert quantized["held_out"]["delta"]["value"] <= 0.02
