@@ -12,6 +12,7 @@ import datasets
 import pytest
 from conftest import assert_one_line_error, cli, said
 
+from data_builders.families import families
 from instructrec.core.checks import satisfied_loose
 from instructrec.core.errors import UserError
 from instructrec.core.schema import PAIR, PAIR_SPLITS, TEST_DOCUMENTS, TRAIN, read_split
@@ -21,7 +22,7 @@ from instructrec.model_card import training_data
 from instructrec.models import load_model, load_tokenizer
 from instructrec.preferences.build import Request, make
 from instructrec.preferences.corrupted import HELD_OUT_CORRUPTORS
-from instructrec.preferences.corruptors import CORRUPTORS, Task, corrupt, is_wrong, normalised
+from instructrec.preferences.corruptors import CORRUPTORS, ORDERED, Task, corrupt, is_wrong, normalised
 from instructrec.preferences.model_rankings import rank_with_reference
 from instructrec.preferences.rank import RANKINGS, rank_folder
 from instructrec.preferences.rankings import by_size, summarise
@@ -57,14 +58,29 @@ def pairs_of(folder: Path, split: str) -> list[dict]:
         ("wrong_option", task("B", choices=("A", "B", "C"), targets=("B", "A")), {"C"}),
         ("wrong_entity", task("She has met Bob Stone."), {"She has met Carl Voss."}),
         ("wrong_entity", task("Rome"), {"Bob Stone", "Carl Voss", "Sundays"}),
+        (
+            "wrong_entity",
+            task("使用`foo_a`函数。", prompt="使用`foo_a`函数，`bar_b`函数。"),
+            {"使用`bar_b`函数。"},
+        ),
+        (
+            "wrong_entity",
+            task("他在Python中使用它。", prompt="他在Python中使用它，不在Rust中。"),
+            {"他在Rust中使用它。"},
+        ),
         ("wrong_number", task("7"), {"1912", "8", "6", "9", "17"}),
+        (
+            "wrong_number",
+            task("始于1912年。", prompt="始于1912年，止于1920年。"),
+            {f"始于{year}年。" for year in (1911, 1913, 1914, 1920, 1922)},
+        ),
         (
             "shuffled_order",
             task("b, a, c", family="sort_words"),
             {"b, c, a", "a, b, c", "a, c, b", "c, a, b", "c, b, a"},
         ),
-        ("shuffled_order", task("1. x\n2. y", family="list_head"), {"1. y\n2. x"}),
-        ("shuffled_order", task('["x", "y"]', family="outline"), {'["y", "x"]'}),
+        ("shuffled_order", task("1. x\n2. y", family="list_sort"), {"1. y\n2. x"}),
+        ("shuffled_order", task('["x", "y"]', family="sort_words"), {'["y", "x"]'}),
         (
             "other_answer",
             task("in Rome", others=("Since 1912", "in Pisa", "IN ROME!", "she lives in Rome")),
@@ -105,6 +121,7 @@ def test_an_item_of_a_list_gives_way_to_words_of_the_text():
         ("shuffled_order", task("b, a, c", family="entity_list")),  # not all its wordings ask for an order
         ("other_answer", task("in Rome", others=("since 1912", "rome"))),  # shown in the prompt, part of the answer
         ("other_answer", task("in Rome", others=("in Pisa",), group="synthesis")),
+        ("other_answer", task("not stated", others=("unanswerable", "N/A"), family="unanswerable")),
         ("off_language", task("Das Boot liegt im Hafen.")),
         ("constraint_broken", task("Nothing is asked of this")),
         ("evidence_swapped", task("lives in Rome")),  # not a whole sentence
@@ -112,6 +129,10 @@ def test_an_item_of_a_list_gives_way_to_words_of_the_text():
 )
 def test_a_corruptor_leaves_alone_what_it_cannot_be_sure_of(name, one):
     assert all_of(name, one) == set()
+
+
+def test_families_whose_order_is_shuffled_are_there():
+    assert families().keys() >= ORDERED
 
 
 def test_what_could_be_right_is_not_wrong():
@@ -164,7 +185,7 @@ def test_pairs_keep_the_contract(made, instruction_set):
             assert key not in seen
             seen.add(key)
     assert manifest["splits"][TRAIN] > 500 and manifest["splits"]["test_corruptors"] > 20
-    assert {*manifest["origins"]} == {*CORRUPTORS}
+    assert {*manifest["origins"]} == {*CORRUPTORS} and all(manifest["origins"].values())
     lineage = read_lineage(folder)
     assert lineage["stage"] == "pairs" and lineage["parent"]["stage"] == "build"
     assert lineage["inputs"] == {"plan": manifest["plan"], "output": manifest["fingerprint"]}
