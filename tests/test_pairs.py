@@ -7,6 +7,7 @@ import random
 import shutil
 from collections import Counter, defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pytest
@@ -314,12 +315,38 @@ def test_scored_prompts_of_a_set_keep_their_split(instruction_set, tmp_path):
     assert dropped == {"held_out_prompt": 1}
 
 
+def test_what_is_said_before_a_held_out_question_does_not_make_it_a_training_one(instruction_set, tmp_path):
+    rows = {split: next(read_split(instruction_set, split)) for split in (TRAIN, TEST_DOCUMENTS, "test_templates")}
+    records = [
+        scored(row["prompt"][-1]["content"], text, ann=score)
+        | {"prompt": said("Be brief.", "system") + said(row["prompt"][-1]["content"], "user")}
+        for row in rows.values()
+        for text, score in (("good", 1), ("poor", 0))
+    ]
+    make(Request(folder=instruction_set, mentor=write_lines(tmp_path / "s.jsonl", records)), tmp_path / "pairs")
+    for split in (TRAIN, TEST_DOCUMENTS):
+        (one,) = pairs_of(tmp_path / "pairs", split)
+        assert one["source"] == rows[split]["source"] and len(one["prompt"]) == 2
+    manifest = json.loads((tmp_path / "pairs/manifest.json").read_text())
+    assert manifest["dropped"] == {"held_out_prompt": 1} and not manifest["splits"]["validation"]
+
+
 # --- Samples
 
 
 @pytest.fixture(scope="module")
-def sampler(tiny_model):
-    return Sampler(load_model(tiny_model, "float32").eval(), load_tokenizer(tiny_model), "tiny", 4, 1.0, 0)
+def stopping(tiny_model, tmp_path_factory):
+    """The tiny model, whose turns every other token ends: random weights would hardly end one."""
+    folder = shutil.copytree(tiny_model, tmp_path_factory.mktemp("model") / "stopping")
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": [*range(0, size, 2)]}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sampler(stopping):
+    return Sampler(load_model(stopping, "float32").eval(), load_tokenizer(stopping), "tiny", 4, 1.0, 0)
 
 
 def by_vowels(prompts, completions, *, id, targets, **columns):
@@ -337,7 +364,7 @@ def test_the_best_sample_is_paired_with_the_worst_and_sampling_resumes(sampler, 
     rows = chosen_rows(instruction_set, 3, seed=0)
     assert len(rows) == 9
     whole, skipped = run_samples(sampler, rows, tmp_path / "a.jsonl")
-    assert len(whole) + skipped["no_difference"] == len(rows) and whole
+    assert len(whole) + skipped.total() == len(rows) and whole
     for split, one in whole:
         better, worse = (
             by_vowels([0], [one[key]], id=[0], targets=[0], checks=[0])[0] for key in ("chosen", "rejected")
@@ -362,6 +389,26 @@ def test_the_best_sample_is_paired_with_the_worst_and_sampling_resumes(sampler, 
     assert asked == [row["id"] for _, row in rows]  # none twice
 
 
+def test_a_sample_tells_whether_it_has_ended(sampler, instruction_set):
+    rows = chosen_rows(instruction_set, 3, seed=0)
+    assert {stopped for _, row in rows for _, stopped in sampler.sample(row, 1)} == {True, False}
+
+
+def test_an_answer_that_was_cut_off_is_never_the_better_one(instruction_set, tmp_path):
+    rows, skipped = chosen_rows(instruction_set, 1, seed=0), Counter()
+    samples = iter(
+        [
+            [("aaa", False), ("aa", True), ("b", True)],
+            [("aaa", False), ("b", False)],
+            [("b", True), ("b", False)],
+        ]
+    )
+    fixed = SimpleNamespace(key=lambda row, limit: row["id"], sample=lambda row, limit: next(samples))
+    ((_, one),) = sampled(rows, [8] * 3, fixed, by_vowels, tmp_path / "kept.jsonl", skipped, lambda: None)
+    assert (one["chosen"], one["rejected"]) == (said("aa"), said("b"))
+    assert skipped == {"cut_off": 1, "no_difference": 1}
+
+
 def test_a_reward_that_fails_is_named_and_the_samples_stay(sampler, instruction_set, tmp_path):
     rows = chosen_rows(instruction_set, 1, seed=0)
     (tmp_path / "own.py").write_text(
@@ -384,11 +431,11 @@ def test_a_prompt_that_is_too_long_for_samples_makes_no_pair(sampler, instructio
     assert skipped == {"too_long": 3}
 
 
-def test_samples_through_the_door(instruction_set, tiny_model, tmp_path):
+def test_samples_through_the_door(instruction_set, stopping, tmp_path):
     yaml, own = tmp_path / "rewards.yaml", tmp_path / "own.py"
     own.write_text("def size(prompts, completions):\n    return [len(c[-1]['content']) / 100 for c in completions]\n")
     yaml.write_text(f"- {{name: chrf}}\n- {{name: '{own}:size'}}\n")
-    flags = ["--samples", str(tiny_model), "--rewards", str(yaml), "-n", "3", "--rows", "3", "--max-new-tokens", "8"]
+    flags = ["--samples", str(stopping), "--rewards", str(yaml), "-n", "3", "--rows", "3", "--max-new-tokens", "8"]
     command = ["pairs", str(instruction_set), *flags, "--no-balance", "--output", str(tmp_path / "pairs")]
     done = cli(*command)
     assert done.returncode == 0, done.stderr
