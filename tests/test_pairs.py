@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import datasets
 import pytest
 from conftest import assert_one_line_error, cli, said
+from peft import LoraConfig, get_peft_model
 
 from data_builders.families import families
 from instructrec.core.checks import satisfied_loose
@@ -20,13 +21,13 @@ from instructrec.core.schema import PAIR, PAIR_SPLITS, TEST_DOCUMENTS, TRAIN, re
 from instructrec.evaluation.metrics import exact_match
 from instructrec.lineage import read_lineage
 from instructrec.model_card import training_data
-from instructrec.models import load_model, load_tokenizer
+from instructrec.models import load_model, load_tokenizer, load_tuned
 from instructrec.preferences.build import Request, make
 from instructrec.preferences.corrupted import HELD_OUT_CORRUPTORS
 from instructrec.preferences.corruptors import CORRUPTORS, ORDERED, Task, corrupt, is_wrong, normalised
-from instructrec.preferences.model_rankings import rank_with_reference
+from instructrec.preferences.model_rankings import rank_with_policy, rank_with_reference
 from instructrec.preferences.rank import RANKINGS, rank_folder
-from instructrec.preferences.rankings import by_size, summarise
+from instructrec.preferences.rankings import LENGTH, summarise
 from instructrec.preferences.read import drawn, read_pairs
 from instructrec.preferences.rows import ROW_SPLITS
 from instructrec.preferences.samples import Sampler, chosen_rows, limits_of, sampled
@@ -246,6 +247,14 @@ def test_repeats_and_contradictions_are_left_out(tmp_path):
     loose = tmp_path / "loose"
     loose.mkdir()
     assert write_pairs(pairs, loose, {}, [], Limits(balanced=False), 0, Counter())["splits"][TRAIN] == 2
+    few = tmp_path / "few"
+    few.mkdir()
+    assert write_pairs(pairs, few, {}, [], Limits(1, balanced=False), 0, Counter())["splits"][TRAIN] == 1
+
+
+def test_a_quota_is_met_to_the_pair(tmp_path):
+    pairs = [(TRAIN, pair(said(str(i), "user"), "good", "poor", "a", [], None)) for i in range(100)]
+    assert write_pairs(pairs, tmp_path, {}, [], Limits(train=29), 0, Counter())["splits"][TRAIN] == 29
 
 
 # --- Mentors
@@ -285,6 +294,13 @@ def test_a_mentors_scores_become_pairs_where_mentors_agree(tmp_path):
         "mentors_disagree": 1,
         "no_difference": 2,
     }
+
+
+def test_names_are_shown_as_they_are(tmp_path):
+    records = [scored("o", text, **{"[/b]": score}) for text, score in (("good", 1.0), ("poor", 0.0))]
+    mentor = write_lines(tmp_path / "scored.jsonl", records)
+    done = cli("pairs", "--mentor", str(mentor), "--output", str(tmp_path / "[/i]"))
+    assert done.returncode == 0 and "mentor:[/b]" in done.stdout, done.stderr
 
 
 def test_conversations_that_ask_the_same_last_stay_on_one_side(tmp_path):
@@ -432,10 +448,16 @@ def test_a_prompt_that_is_too_long_for_samples_makes_no_pair(sampler, instructio
 
 
 def test_samples_through_the_door(instruction_set, stopping, tmp_path):
-    yaml, own = tmp_path / "rewards.yaml", tmp_path / "own.py"
-    own.write_text("def size(prompts, completions):\n    return [len(c[-1]['content']) / 100 for c in completions]\n")
-    yaml.write_text(f"- {{name: chrf}}\n- {{name: '{own}:size'}}\n")
-    flags = ["--samples", str(stopping), "--rewards", str(yaml), "-n", "3", "--rows", "3", "--max-new-tokens", "8"]
+    yaml, own, note, adapter = (tmp_path / name for name in ("rewards.yaml", "own.py", "note.txt", "adapter"))
+    note.write_text("a note")
+    own.write_text(
+        "def size(prompts, completions, *, notes):\n    return [len(c[-1]['content']) / 100 for c in completions]\n"
+    )
+    args = {"notes": [{"of": str(note)}, "too long for a path " * 500]}
+    yaml.write_text(json.dumps([{"name": "chrf"}, {"name": f"{own}:size", "args": args}]))
+    get_peft_model(load_model(stopping, "float32"), LoraConfig(task_type="CAUSAL_LM")).save_pretrained(adapter)
+    flags = ["--samples", str(stopping), "--adapter", str(adapter), "--rewards", str(yaml)]
+    flags += ["-n", "3", "--rows", "3", "--max-new-tokens", "8"]
     command = ["pairs", str(instruction_set), *flags, "--no-balance", "--output", str(tmp_path / "pairs")]
     done = cli(*command)
     assert done.returncode == 0, done.stderr
@@ -443,8 +465,32 @@ def test_samples_through_the_door(instruction_set, stopping, tmp_path):
     assert found and all(one["origin"] == "samples" and one["margin"] > 0 for one in found)
     assert not (tmp_path / "pairs.samples.jsonl").exists()
     assert cli(*command).returncode == 0  # they are there
-    own.write_text(own.read_text().replace("100", "10"))
-    assert_one_line_error(cli(*command), "holds something else than these pairs")
+    config = adapter / "adapter_config.json"
+    for file, old, new in ((own, "100", "10"), (note, "a", "b"), (config, '"lora_alpha": 8', '"lora_alpha": 16')):
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new))
+        assert_one_line_error(cli(*command), "holds something else than these pairs")
+        file.write_text(text)
+
+
+def test_the_base_is_of_the_revision_that_an_adapter_names(instruction_set, tmp_path, monkeypatch):
+    asked = []
+
+    def hub(name, revision, weights):
+        asked.append((name, revision))
+        raise UserError("not there")
+
+    monkeypatch.setattr("instructrec.models._from_hub", hub)
+    (tmp_path / "rewards.yaml").write_text("- {name: chrf}\n")
+    config = {"base_model_name_or_path": "owner/name", "revision": "v2"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    request = Request(instruction_set, "owner/name", tmp_path, tmp_path / "rewards.yaml")
+    with pytest.raises(UserError, match="not there"):
+        make(request, tmp_path / "pairs")
+    with pytest.raises(UserError, match="not there"):
+        load_tuned("owner/name", tmp_path, "float32")
+    assert asked == [("owner/name", "v2")] * 2
 
 
 # --- Rankings
@@ -474,14 +520,33 @@ def test_rankings_are_compared_pair_by_pair():
     # Never worse is not surely better: the interval of a difference is not cut at 0.
     once = summarise({"new": [(1, 0)] * 3, "old": [(1, 0), (1, 0), (0, 1)]}, where, "new")["better_by"]["old"]
     assert once["ci95"][0] < 0 < once["value"] < once["ci95"][1] <= 1
-    assert [a > b for a, b in by_size([(1, 2), (2, 3), (5, 4)])] == [True, True, False]
+
+
+def test_length_is_read_as_is_best_for_the_pairs_of_a_line():
+    where = [("a", "first"), ("a", "second"), ("b", "third")]
+    found = summarise({LENGTH: [(1, 2), (2, 3), (5, 4)]}, where)
+    assert found["accuracy"][LENGTH]["value"] == pytest.approx(2 / 3)
+    assert [one["accuracy"][LENGTH]["value"] for one in found["origins"].values()] == [1, 1]
+
+
+def test_the_gold_nll_is_that_of_every_prompt_whatever_it_ends_with(made, tiny_model):
+    one = pairs_of(made[0], TRAIN)[0] | {"prompt": said("Go on.", "user")}
+    other = one | {"prompt": said("Tell me of boats.", "system") + said("Go on.", "user")}
+    model, tokenizer = load_model(tiny_model, "float32"), load_tokenizer(tiny_model)
+    policy = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM"))
+    first, second, both = (
+        rank_with_policy(policy, tokenizer, its)["gold_nll"]["before"] for its in ([one], [other], [one, other])
+    )
+    assert first != second and both == pytest.approx((first + second) / 2)
 
 
 def test_pairs_that_do_not_fit_the_context_are_counted(made, tiny_model):
     short = min(pairs_of(made[0], TRAIN), key=lambda one: len(json.dumps(one["prompt"])))
     long = short | {"prompt": said("word " * 5000, "user")}
     model, tokenizer = load_model(tiny_model, "float32").eval(), load_tokenizer(tiny_model)
-    found = rank_with_reference(model, tokenizer, [long, short])
+    told: list[int] = []
+    found = rank_with_reference(model, tokenizer, [long, short], done=told.append)
+    assert sum(told) == 2
     assert (found["pairs"], found["too_long"]) == (1, 1) and found["accuracy"]["tokens"]["ci95"] == [None, None]
     none = rank_with_reference(model, tokenizer, [long])
     assert (none["pairs"], none["too_long"], none["accuracy"]) == (0, 1, {})
@@ -500,6 +565,12 @@ def test_changed_pairs_are_not_ranked(made, tmp_path):
     assert_one_line_error(done, "its Parquet files changed")
 
 
+def test_a_reward_model_has_a_dtype_of_its_own(made, tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "m", "task_type": "SEQ_CLS"}')
+    done = cli("rank", str(made[0]), "--adapter", str(tmp_path), "--dtype", "float32")
+    assert_one_line_error(done, "--dtype: goes with an adapter of a language model")
+
+
 # --- Mistakes
 
 
@@ -511,6 +582,7 @@ def test_changed_pairs_are_not_ranked(made, tmp_path):
         (["--held-out-corruptors", "wrong_optoin"], "Did you mean 'wrong_option'?"),
         (["--held-out-corruptors", ",".join(CORRUPTORS)], "names all of them"),
         (["--mentor", "nowhere.jsonl"], "no such file"),
+        (["--per-corruptor", "1"], "--per-corruptor 1: balanced pairs come in twos"),
         (["--mentor", "m", "--samples", "m"], "--mentor"),
         (["--temperature", "0"], "--temperature"),
         (["-n", "4"], "-n: goes with --samples"),

@@ -47,7 +47,7 @@ def from_scores(path: Path, folder: Path | None, seed: int, skipped: Counter[str
         known = _of_set(folder, {asked for asked, _ in places}) if folder else {}
         for (asked, _), offsets in places.items():
             records = [_at(file, offset) for offset in offsets]
-            validation = hashed(seed, "validation", asked) < VALIDATION_SHARE * 2**64
+            validation = hashed(seed, "validation", records[0]["prompt"][-1]["content"]) < VALIDATION_SHARE * 2**64
             split, source = known.get(asked, (VALIDATION if validation else TRAIN, []))
             if split not in ROW_SPLITS:
                 skipped["held_out_prompt"] += 1
