@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from instructrec.core.errors import UserError, nearest, run
+from instructrec.preferences import HELD_OUT_PER_ORIGIN, PER_ORIGIN
 
 app = typer.Typer(
     add_completion=False,
@@ -592,8 +593,10 @@ def pairs(
     ] = None,
     per_corruptor: Annotated[
         int, typer.Option(min=1, help="Training pairs of each corruptor or origin at most.")
-    ] = 2000,
-    heldout_per_corruptor: Annotated[int, typer.Option(min=1, help="The same, in each other split.")] = 300,
+    ] = PER_ORIGIN,
+    heldout_per_corruptor: Annotated[
+        int, typer.Option(min=1, help="The same, in each other split.")
+    ] = HELD_OUT_PER_ORIGIN,
     held_out_corruptors: Annotated[
         str | None,
         typer.Option(
@@ -654,7 +657,10 @@ def rank(
         typer.Option(help="The adapter it is compared with. Default: what it was trained on from, else the base."),
     ] = None,
     most: Annotated[int, typer.Option("--pairs", min=1, help="Pairs of each unseen split at most.")] = 200,
-    dtype: Annotated[str, typer.Option(help="Of the base's weights: bfloat16, float16 or float32.")] = "bfloat16",
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="Of a language model's base: bfloat16, float16 or float32. Default: bfloat16."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, every origin too.")] = False,
 ) -> None:
     """Rank unseen pairs with a finished adapter, as the recipe did after training.
@@ -668,7 +674,7 @@ def rank(
     from instructrec.preferences.rank import rank_adapter
     from instructrec.preferences.rankings import as_lines
 
-    if dtype not in (known := ("bfloat16", "float16", "float32")):
+    if dtype is not None and dtype not in (known := ("bfloat16", "float16", "float32")):
         raise UserError(f"--dtype: must be one of {', '.join(known)}, not {dtype!r}.{nearest(dtype, known)}")
     found = rank_adapter(folder, adapter, reference, most, dtype)
     if as_json:

@@ -224,10 +224,10 @@ def with_adapter(model: Any, adapter: Path, name: str = "default") -> Any:
     return model.eval()
 
 
-def load_tuned(
-    name: str, adapter: Path | None, dtype: str, revision: str | None = None, reference: Path | None = None
-) -> tuple[Any, Any, Path]:
+def load_tuned(name: str, adapter: Path | None, dtype: str, reference: Path | None = None) -> tuple[Any, Any, Path]:
     """A base model with an adapter of it, if any, in evaluation mode; its tokenizer; and the base's folder.
+
+    The base is of the revision that the adapter was trained on.
 
     Args:
         reference: another adapter of it, loaded beside the first as `ref`.
@@ -239,7 +239,7 @@ def load_tuned(
     for one in adapters.values():
         if one is not None and (base := base_of(one)) not in (name, None):
             raise UserError(f"adapter {str(one)!r} belongs to {base!r}; give that model with it")
-    folder = resolve_model(name, revision)
+    folder = resolve_model(name, revision_of(adapter))
     tokenizer, model = load_tokenizer(folder, adapter), load_model(folder, dtype).eval()
     for key, one in adapters.items():
         if one is not None:
@@ -370,3 +370,8 @@ def adapter_config(adapter: Path) -> dict[str, Any]:
 def base_of(adapter: Path) -> str | None:
     """The base model that an adapter was trained on, by the name it was given then."""
     return adapter_config(adapter)["base_model_name_or_path"]
+
+
+def revision_of(adapter: Path | None) -> str | None:
+    """The revision of the base that an adapter was trained on; null where none was named, or there is no adapter."""
+    return adapter_config(adapter).get("revision") if adapter else None

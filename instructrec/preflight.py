@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from instructrec.core.errors import UserError, nearest
+from instructrec.core.schema import SIDES
 from instructrec.data import NOT_SUPERVISED, common_prefix
 from instructrec.launch import check_sharded_quantization, strategy_here
 from instructrec.models import check_lora_targets, check_quantization, stop_tokens
@@ -22,8 +23,6 @@ LEFT_OUT = 0.1
 
 _BATCH = 512
 """Rows tokenized together."""
-
-SIDES = ("chosen", "rejected")
 
 Tokens = tuple[Sequence[int], Sequence[bool]]
 """A row's tokens, and whether each is supervised."""

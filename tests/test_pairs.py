@@ -7,24 +7,27 @@ import random
 import shutil
 from collections import Counter, defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pytest
 from conftest import assert_one_line_error, cli, said
+from peft import LoraConfig, get_peft_model
 
+from data_builders.families import families
 from instructrec.core.checks import satisfied_loose
 from instructrec.core.errors import UserError
 from instructrec.core.schema import PAIR, PAIR_SPLITS, TEST_DOCUMENTS, TRAIN, read_split
 from instructrec.evaluation.metrics import exact_match
 from instructrec.lineage import read_lineage
 from instructrec.model_card import training_data
-from instructrec.models import load_model, load_tokenizer
+from instructrec.models import load_model, load_tokenizer, load_tuned
 from instructrec.preferences.build import Request, make
 from instructrec.preferences.corrupted import HELD_OUT_CORRUPTORS
-from instructrec.preferences.corruptors import CORRUPTORS, Task, corrupt, is_wrong, normalised
-from instructrec.preferences.model_rankings import rank_with_reference
+from instructrec.preferences.corruptors import CORRUPTORS, ORDERED, Task, corrupt, is_wrong, normalised
+from instructrec.preferences.model_rankings import rank_with_policy, rank_with_reference
 from instructrec.preferences.rank import RANKINGS, rank_folder
-from instructrec.preferences.rankings import by_size, summarise
+from instructrec.preferences.rankings import LENGTH, summarise
 from instructrec.preferences.read import drawn, read_pairs
 from instructrec.preferences.rows import ROW_SPLITS
 from instructrec.preferences.samples import Sampler, chosen_rows, limits_of, sampled
@@ -57,14 +60,29 @@ def pairs_of(folder: Path, split: str) -> list[dict]:
         ("wrong_option", task("B", choices=("A", "B", "C"), targets=("B", "A")), {"C"}),
         ("wrong_entity", task("She has met Bob Stone."), {"She has met Carl Voss."}),
         ("wrong_entity", task("Rome"), {"Bob Stone", "Carl Voss", "Sundays"}),
+        (
+            "wrong_entity",
+            task("使用`foo_a`函数。", prompt="使用`foo_a`函数，`bar_b`函数。"),
+            {"使用`bar_b`函数。"},
+        ),
+        (
+            "wrong_entity",
+            task("他在Python中使用它。", prompt="他在Python中使用它，不在Rust中。"),
+            {"他在Rust中使用它。"},
+        ),
         ("wrong_number", task("7"), {"1912", "8", "6", "9", "17"}),
+        (
+            "wrong_number",
+            task("始于1912年。", prompt="始于1912年，止于1920年。"),
+            {f"始于{year}年。" for year in (1911, 1913, 1914, 1920, 1922)},
+        ),
         (
             "shuffled_order",
             task("b, a, c", family="sort_words"),
             {"b, c, a", "a, b, c", "a, c, b", "c, a, b", "c, b, a"},
         ),
-        ("shuffled_order", task("1. x\n2. y", family="list_head"), {"1. y\n2. x"}),
-        ("shuffled_order", task('["x", "y"]', family="outline"), {'["y", "x"]'}),
+        ("shuffled_order", task("1. x\n2. y", family="list_sort"), {"1. y\n2. x"}),
+        ("shuffled_order", task('["x", "y"]', family="sort_words"), {'["y", "x"]'}),
         (
             "other_answer",
             task("in Rome", others=("Since 1912", "in Pisa", "IN ROME!", "she lives in Rome")),
@@ -105,6 +123,7 @@ def test_an_item_of_a_list_gives_way_to_words_of_the_text():
         ("shuffled_order", task("b, a, c", family="entity_list")),  # not all its wordings ask for an order
         ("other_answer", task("in Rome", others=("since 1912", "rome"))),  # shown in the prompt, part of the answer
         ("other_answer", task("in Rome", others=("in Pisa",), group="synthesis")),
+        ("other_answer", task("not stated", others=("unanswerable", "N/A"), family="unanswerable")),
         ("off_language", task("Das Boot liegt im Hafen.")),
         ("constraint_broken", task("Nothing is asked of this")),
         ("evidence_swapped", task("lives in Rome")),  # not a whole sentence
@@ -112,6 +131,10 @@ def test_an_item_of_a_list_gives_way_to_words_of_the_text():
 )
 def test_a_corruptor_leaves_alone_what_it_cannot_be_sure_of(name, one):
     assert all_of(name, one) == set()
+
+
+def test_families_whose_order_is_shuffled_are_there():
+    assert families().keys() >= ORDERED
 
 
 def test_what_could_be_right_is_not_wrong():
@@ -164,7 +187,7 @@ def test_pairs_keep_the_contract(made, instruction_set):
             assert key not in seen
             seen.add(key)
     assert manifest["splits"][TRAIN] > 500 and manifest["splits"]["test_corruptors"] > 20
-    assert {*manifest["origins"]} == {*CORRUPTORS}
+    assert {*manifest["origins"]} == {*CORRUPTORS} and all(manifest["origins"].values())
     lineage = read_lineage(folder)
     assert lineage["stage"] == "pairs" and lineage["parent"]["stage"] == "build"
     assert lineage["inputs"] == {"plan": manifest["plan"], "output": manifest["fingerprint"]}
@@ -224,6 +247,14 @@ def test_repeats_and_contradictions_are_left_out(tmp_path):
     loose = tmp_path / "loose"
     loose.mkdir()
     assert write_pairs(pairs, loose, {}, [], Limits(balanced=False), 0, Counter())["splits"][TRAIN] == 2
+    few = tmp_path / "few"
+    few.mkdir()
+    assert write_pairs(pairs, few, {}, [], Limits(1, balanced=False), 0, Counter())["splits"][TRAIN] == 1
+
+
+def test_a_quota_is_met_to_the_pair(tmp_path):
+    pairs = [(TRAIN, pair(said(str(i), "user"), "good", "poor", "a", [], None)) for i in range(100)]
+    assert write_pairs(pairs, tmp_path, {}, [], Limits(train=29), 0, Counter())["splits"][TRAIN] == 29
 
 
 # --- Mentors
@@ -265,6 +296,13 @@ def test_a_mentors_scores_become_pairs_where_mentors_agree(tmp_path):
     }
 
 
+def test_names_are_shown_as_they_are(tmp_path):
+    records = [scored("o", text, **{"[/b]": score}) for text, score in (("good", 1.0), ("poor", 0.0))]
+    mentor = write_lines(tmp_path / "scored.jsonl", records)
+    done = cli("pairs", "--mentor", str(mentor), "--output", str(tmp_path / "[/i]"))
+    assert done.returncode == 0 and "mentor:[/b]" in done.stdout, done.stderr
+
+
 def test_conversations_that_ask_the_same_last_stay_on_one_side(tmp_path):
     turns = [said(f"Tell me of {i}.", "user") + said("Gladly.") for i in range(40)]
     records = [
@@ -293,12 +331,38 @@ def test_scored_prompts_of_a_set_keep_their_split(instruction_set, tmp_path):
     assert dropped == {"held_out_prompt": 1}
 
 
+def test_what_is_said_before_a_held_out_question_does_not_make_it_a_training_one(instruction_set, tmp_path):
+    rows = {split: next(read_split(instruction_set, split)) for split in (TRAIN, TEST_DOCUMENTS, "test_templates")}
+    records = [
+        scored(row["prompt"][-1]["content"], text, ann=score)
+        | {"prompt": said("Be brief.", "system") + said(row["prompt"][-1]["content"], "user")}
+        for row in rows.values()
+        for text, score in (("good", 1), ("poor", 0))
+    ]
+    make(Request(folder=instruction_set, mentor=write_lines(tmp_path / "s.jsonl", records)), tmp_path / "pairs")
+    for split in (TRAIN, TEST_DOCUMENTS):
+        (one,) = pairs_of(tmp_path / "pairs", split)
+        assert one["source"] == rows[split]["source"] and len(one["prompt"]) == 2
+    manifest = json.loads((tmp_path / "pairs/manifest.json").read_text())
+    assert manifest["dropped"] == {"held_out_prompt": 1} and not manifest["splits"]["validation"]
+
+
 # --- Samples
 
 
 @pytest.fixture(scope="module")
-def sampler(tiny_model):
-    return Sampler(load_model(tiny_model, "float32").eval(), load_tokenizer(tiny_model), "tiny", 4, 1.0, 0)
+def stopping(tiny_model, tmp_path_factory):
+    """The tiny model, whose turns every other token ends: random weights would hardly end one."""
+    folder = shutil.copytree(tiny_model, tmp_path_factory.mktemp("model") / "stopping")
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": [*range(0, size, 2)]}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sampler(stopping):
+    return Sampler(load_model(stopping, "float32").eval(), load_tokenizer(stopping), "tiny", 4, 1.0, 0)
 
 
 def by_vowels(prompts, completions, *, id, targets, **columns):
@@ -316,7 +380,7 @@ def test_the_best_sample_is_paired_with_the_worst_and_sampling_resumes(sampler, 
     rows = chosen_rows(instruction_set, 3, seed=0)
     assert len(rows) == 9
     whole, skipped = run_samples(sampler, rows, tmp_path / "a.jsonl")
-    assert len(whole) + skipped["no_difference"] == len(rows) and whole
+    assert len(whole) + skipped.total() == len(rows) and whole
     for split, one in whole:
         better, worse = (
             by_vowels([0], [one[key]], id=[0], targets=[0], checks=[0])[0] for key in ("chosen", "rejected")
@@ -341,6 +405,26 @@ def test_the_best_sample_is_paired_with_the_worst_and_sampling_resumes(sampler, 
     assert asked == [row["id"] for _, row in rows]  # none twice
 
 
+def test_a_sample_tells_whether_it_has_ended(sampler, instruction_set):
+    rows = chosen_rows(instruction_set, 3, seed=0)
+    assert {stopped for _, row in rows for _, stopped in sampler.sample(row, 1)} == {True, False}
+
+
+def test_an_answer_that_was_cut_off_is_never_the_better_one(instruction_set, tmp_path):
+    rows, skipped = chosen_rows(instruction_set, 1, seed=0), Counter()
+    samples = iter(
+        [
+            [("aaa", False), ("aa", True), ("b", True)],
+            [("aaa", False), ("b", False)],
+            [("b", True), ("b", False)],
+        ]
+    )
+    fixed = SimpleNamespace(key=lambda row, limit: row["id"], sample=lambda row, limit: next(samples))
+    ((_, one),) = sampled(rows, [8] * 3, fixed, by_vowels, tmp_path / "kept.jsonl", skipped, lambda: None)
+    assert (one["chosen"], one["rejected"]) == (said("aa"), said("b"))
+    assert skipped == {"cut_off": 1, "no_difference": 1}
+
+
 def test_a_reward_that_fails_is_named_and_the_samples_stay(sampler, instruction_set, tmp_path):
     rows = chosen_rows(instruction_set, 1, seed=0)
     (tmp_path / "own.py").write_text(
@@ -363,11 +447,17 @@ def test_a_prompt_that_is_too_long_for_samples_makes_no_pair(sampler, instructio
     assert skipped == {"too_long": 3}
 
 
-def test_samples_through_the_door(instruction_set, tiny_model, tmp_path):
-    yaml, own = tmp_path / "rewards.yaml", tmp_path / "own.py"
-    own.write_text("def size(prompts, completions):\n    return [len(c[-1]['content']) / 100 for c in completions]\n")
-    yaml.write_text(f"- {{name: chrf}}\n- {{name: '{own}:size'}}\n")
-    flags = ["--samples", str(tiny_model), "--rewards", str(yaml), "-n", "3", "--rows", "3", "--max-new-tokens", "8"]
+def test_samples_through_the_door(instruction_set, stopping, tmp_path):
+    yaml, own, note, adapter = (tmp_path / name for name in ("rewards.yaml", "own.py", "note.txt", "adapter"))
+    note.write_text("a note")
+    own.write_text(
+        "def size(prompts, completions, *, notes):\n    return [len(c[-1]['content']) / 100 for c in completions]\n"
+    )
+    args = {"notes": [{"of": str(note)}, "too long for a path " * 500]}
+    yaml.write_text(json.dumps([{"name": "chrf"}, {"name": f"{own}:size", "args": args}]))
+    get_peft_model(load_model(stopping, "float32"), LoraConfig(task_type="CAUSAL_LM")).save_pretrained(adapter)
+    flags = ["--samples", str(stopping), "--adapter", str(adapter), "--rewards", str(yaml)]
+    flags += ["-n", "3", "--rows", "3", "--max-new-tokens", "8"]
     command = ["pairs", str(instruction_set), *flags, "--no-balance", "--output", str(tmp_path / "pairs")]
     done = cli(*command)
     assert done.returncode == 0, done.stderr
@@ -375,8 +465,32 @@ def test_samples_through_the_door(instruction_set, tiny_model, tmp_path):
     assert found and all(one["origin"] == "samples" and one["margin"] > 0 for one in found)
     assert not (tmp_path / "pairs.samples.jsonl").exists()
     assert cli(*command).returncode == 0  # they are there
-    own.write_text(own.read_text().replace("100", "10"))
-    assert_one_line_error(cli(*command), "holds something else than these pairs")
+    config = adapter / "adapter_config.json"
+    for file, old, new in ((own, "100", "10"), (note, "a", "b"), (config, '"lora_alpha": 8', '"lora_alpha": 16')):
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new))
+        assert_one_line_error(cli(*command), "holds something else than these pairs")
+        file.write_text(text)
+
+
+def test_the_base_is_of_the_revision_that_an_adapter_names(instruction_set, tmp_path, monkeypatch):
+    asked = []
+
+    def hub(name, revision, weights):
+        asked.append((name, revision))
+        raise UserError("not there")
+
+    monkeypatch.setattr("instructrec.models._from_hub", hub)
+    (tmp_path / "rewards.yaml").write_text("- {name: chrf}\n")
+    config = {"base_model_name_or_path": "owner/name", "revision": "v2"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    request = Request(instruction_set, "owner/name", tmp_path, tmp_path / "rewards.yaml")
+    with pytest.raises(UserError, match="not there"):
+        make(request, tmp_path / "pairs")
+    with pytest.raises(UserError, match="not there"):
+        load_tuned("owner/name", tmp_path, "float32")
+    assert asked == [("owner/name", "v2")] * 2
 
 
 # --- Rankings
@@ -406,14 +520,33 @@ def test_rankings_are_compared_pair_by_pair():
     # Never worse is not surely better: the interval of a difference is not cut at 0.
     once = summarise({"new": [(1, 0)] * 3, "old": [(1, 0), (1, 0), (0, 1)]}, where, "new")["better_by"]["old"]
     assert once["ci95"][0] < 0 < once["value"] < once["ci95"][1] <= 1
-    assert [a > b for a, b in by_size([(1, 2), (2, 3), (5, 4)])] == [True, True, False]
+
+
+def test_length_is_read_as_is_best_for_the_pairs_of_a_line():
+    where = [("a", "first"), ("a", "second"), ("b", "third")]
+    found = summarise({LENGTH: [(1, 2), (2, 3), (5, 4)]}, where)
+    assert found["accuracy"][LENGTH]["value"] == pytest.approx(2 / 3)
+    assert [one["accuracy"][LENGTH]["value"] for one in found["origins"].values()] == [1, 1]
+
+
+def test_the_gold_nll_is_that_of_every_prompt_whatever_it_ends_with(made, tiny_model):
+    one = pairs_of(made[0], TRAIN)[0] | {"prompt": said("Go on.", "user")}
+    other = one | {"prompt": said("Tell me of boats.", "system") + said("Go on.", "user")}
+    model, tokenizer = load_model(tiny_model, "float32"), load_tokenizer(tiny_model)
+    policy = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM"))
+    first, second, both = (
+        rank_with_policy(policy, tokenizer, its)["gold_nll"]["before"] for its in ([one], [other], [one, other])
+    )
+    assert first != second and both == pytest.approx((first + second) / 2)
 
 
 def test_pairs_that_do_not_fit_the_context_are_counted(made, tiny_model):
     short = min(pairs_of(made[0], TRAIN), key=lambda one: len(json.dumps(one["prompt"])))
     long = short | {"prompt": said("word " * 5000, "user")}
     model, tokenizer = load_model(tiny_model, "float32").eval(), load_tokenizer(tiny_model)
-    found = rank_with_reference(model, tokenizer, [long, short])
+    told: list[int] = []
+    found = rank_with_reference(model, tokenizer, [long, short], done=told.append)
+    assert sum(told) == 2
     assert (found["pairs"], found["too_long"]) == (1, 1) and found["accuracy"]["tokens"]["ci95"] == [None, None]
     none = rank_with_reference(model, tokenizer, [long])
     assert (none["pairs"], none["too_long"], none["accuracy"]) == (0, 1, {})
@@ -432,6 +565,12 @@ def test_changed_pairs_are_not_ranked(made, tmp_path):
     assert_one_line_error(done, "its Parquet files changed")
 
 
+def test_a_reward_model_has_a_dtype_of_its_own(made, tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "m", "task_type": "SEQ_CLS"}')
+    done = cli("rank", str(made[0]), "--adapter", str(tmp_path), "--dtype", "float32")
+    assert_one_line_error(done, "--dtype: goes with an adapter of a language model")
+
+
 # --- Mistakes
 
 
@@ -443,6 +582,7 @@ def test_changed_pairs_are_not_ranked(made, tmp_path):
         (["--held-out-corruptors", "wrong_optoin"], "Did you mean 'wrong_option'?"),
         (["--held-out-corruptors", ",".join(CORRUPTORS)], "names all of them"),
         (["--mentor", "nowhere.jsonl"], "no such file"),
+        (["--per-corruptor", "1"], "--per-corruptor 1: balanced pairs come in twos"),
         (["--mentor", "m", "--samples", "m"], "--mentor"),
         (["--temperature", "0"], "--temperature"),
         (["-n", "4"], "-n: goes with --samples"),

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from instructrec.core.errors import UserError, nearest
 from instructrec.core.language import identify
-from instructrec.core.segmentation import UNSPACED, sentences
+from instructrec.core.segmentation import SPACED, UNSPACED, sentences
 
 Check = Callable[..., bool]
 Relation = Literal["at least", "less than"]
@@ -25,8 +25,7 @@ Relation = Literal["at least", "less than"]
 CHECKS: dict[str, Check] = {}
 """Name → `function(response, **args)`, which is called with a response that is not blank."""
 
-_SPACED = rf"[^\W{UNSPACED}]"
-_WORD = re.compile(rf"[{UNSPACED}]|{_SPACED}+")
+_WORD = re.compile(rf"[{UNSPACED}]|{SPACED}+")
 _OPTIONS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 
 
@@ -130,8 +129,8 @@ def _is_in(response: str, language: str) -> bool:
 
 def _whole(word: str) -> str:
     """A pattern for `word` that stands alone; no boundary is asked for at a character that is written unspaced."""
-    before = rf"(?<!{_SPACED})" if re.match(_SPACED, word[0]) else ""
-    after = rf"(?!{_SPACED})" if re.match(_SPACED, word[-1]) else ""
+    before = rf"(?<!{SPACED})" if re.match(SPACED, word[0]) else ""
+    after = rf"(?!{SPACED})" if re.match(SPACED, word[-1]) else ""
     return before + re.escape(word) + after
 
 

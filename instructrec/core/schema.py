@@ -77,7 +77,10 @@ PAIR = pa.schema(
         _required("source", SOURCES),
     ]
 )
-"""One preference pair; `origin` names the corruptor, the sampling reward or the mentor it comes from."""
+"""One preference pair; `origin` is its corruptor, `samples`, or `mentor:` and the names of all who saw a difference."""
+
+SIDES = ("chosen", "rejected")
+"""The answers of a pair."""
 
 SCORED_RESPONSE = pa.schema(
     [

@@ -9,6 +9,8 @@ import sentencex
 
 # Scripts written without spaces count by character: Han, Hiragana, Katakana, Thai, Lao, Myanmar, Khmer.
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+SPACED = rf"[^\W{UNSPACED}]"
+"""A word character of any other script: two words of these have something between them."""
 _WORD = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+(?:['’\-_.][^\W_{UNSPACED}]+)*")
 _ASCII_WORD = re.compile(r"[A-Za-z0-9]+(?:['\-_.][A-Za-z0-9]+)*")  # the same on ASCII, and faster
 _UNSPACED_CHARACTER = re.compile(rf"[{UNSPACED}\u3000-\u303f\uff00-\uffef]")

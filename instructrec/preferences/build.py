@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,12 @@ from instructrec.core.errors import UserError
 from instructrec.core.files import fingerprint, new_folder, sha256_file
 from instructrec.core.schema import PairsManifest, read_manifest
 from instructrec.lineage import read_lineage, weights_sha256, write_lineage
-from instructrec.models import base_of, load_tuned, resolve_model
+from instructrec.models import base_of, load_tuned, resolve_model, revision_of
+from instructrec.preferences import HELD_OUT_PER_ORIGIN, PER_ORIGIN
 from instructrec.preferences.corrupted import HELD_OUT_CORRUPTORS, check_held_out, corrupted
 from instructrec.preferences.rank import DTYPE, prepare, progress
 from instructrec.preferences.read import read_manifest_of_pairs
-from instructrec.preferences.write import HELD_OUT_PER_ORIGIN, PER_ORIGIN, Limits, Pair, write_pairs
+from instructrec.preferences.write import Limits, Pair, write_pairs
 
 SAMPLED_ROWS, SAMPLES, TEMPERATURE = 200, 8, 1.0
 """By default: rows of each split that are sampled for, answers to each, and at which temperature."""
@@ -63,6 +66,10 @@ class Request:
             raise UserError("--held-out-corruptors: goes with corrupted answers, not with --samples or --mentor")
         if self.rows and self.mentor:
             raise UserError("--rows: goes with corrupted answers or --samples, not with --mentor")
+        quotas = {"--per-corruptor": self.per_corruptor, "--heldout-per-corruptor": self.heldout_per_corruptor}
+        for flag, most in quotas.items():
+            if self.balance and most < 2:
+                raise UserError(f"{flag} {most}: balanced pairs come in twos; give 2 or more, or --no-balance")
         if not (self.folder or self.mentor):
             raise UserError("pairs: name an instruction set, as in `instructrec pairs outputs/quickstart/set`")
         if self.folder and read_manifest(self.folder)["fingerprint"] != fingerprint(self.folder, "*.parquet"):
@@ -94,7 +101,7 @@ def make(request: Request, output: Path) -> PairsManifest:
     try:
         with new_folder(output) as folder:
             limits = Limits(request.per_corruptor, request.heldout_per_corruptor, request.balance)
-            found = _pairs(request, held_out, kept, skipped)
+            found = _pairs(request, plan, kept, skipped)
             manifest = write_pairs(found, folder, plan, list(held_out), limits, request.seed, skipped)
             inputs = {"plan": plan, "output": manifest["fingerprint"]}
             if request.adapter:
@@ -112,6 +119,7 @@ def _plan(request: Request, held_out: tuple[str, ...]) -> dict[str, Any]:
     """What the pairs are made from, by content, and how."""
     plan: dict[str, Any] = {
         "from": "samples" if request.samples else "mentor" if request.mentor else "corruptors",
+        "instructrec": version("instructrec"),
         "limits": [request.per_corruptor, request.heldout_per_corruptor],
         "balance": request.balance,
         "seed": request.seed,
@@ -132,8 +140,9 @@ def _plan(request: Request, held_out: tuple[str, ...]) -> dict[str, Any]:
     assert request.rewards is not None
     load_rewards(request.rewards)
     return plan | {
-        "model": weights_sha256(resolve_model(request.samples)),
+        "model": weights_sha256(resolve_model(request.samples, revision_of(request.adapter))),
         "adapter": weights_sha256(request.adapter) if request.adapter else None,
+        "adapter_config": sha256_file(request.adapter / "adapter_config.json") if request.adapter else None,
         "rewards": [sha256_file(request.rewards), *_files_of(request.rewards)],
         "n": request.n or SAMPLES,
         "temperature": request.temperature or TEMPERATURE,
@@ -144,18 +153,25 @@ def _plan(request: Request, held_out: tuple[str, ...]) -> dict[str, Any]:
 
 def _files_of(rewards: Path) -> list[str]:
     """The hashes of what a rewards YAML names on this machine: code of one's own, schemas, mentors' files, models."""
-    named = []
-    for entry in parse_yaml(rewards):
-        args = (entry.get("args") or {}).values()
-        named += [entry["name"].rpartition(":")[0], *(value for value in args if isinstance(value, str))]
-    paths = [Path(text) for text in named if text]
-    files = [path for path in paths if path.is_file()]
-    return sorted([*map(sha256_file, files), *(h for path in paths for h in weights_sha256(path).values())])
+    named = [
+        text for entry in parse_yaml(rewards) for text in (entry["name"].rpartition(":")[0], *_texts(entry.get("args")))
+    ]
+    # Not by `Path`, which raises where a text, such as a schema, is too long for one.
+    files = [Path(text) for text in named if os.path.isfile(text)]  # noqa: PTH113
+    folders = [Path(text) for text in named if os.path.isdir(text)]  # noqa: PTH112
+    return sorted([*map(sha256_file, files), *(h for folder in folders for h in weights_sha256(folder).values())])
 
 
-def _pairs(
-    request: Request, held_out: tuple[str, ...], kept: Path, skipped: Counter[str]
-) -> Iterator[tuple[str, Pair]]:
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value of a YAML file."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
+
+
+def _pairs(request: Request, plan: dict[str, Any], kept: Path, skipped: Counter[str]) -> Iterator[tuple[str, Pair]]:
     if request.mentor:
         from instructrec.preferences.scored import from_scores
 
@@ -163,12 +179,14 @@ def _pairs(
         return
     assert request.folder is not None
     if not request.samples:
-        yield from corrupted(request.folder, held_out, request.rows, request.seed)
+        yield from corrupted(request.folder, plan["held_out"], plan["rows"], request.seed)
         return
-    yield from _sampled(request, request.folder, kept, skipped)
+    yield from _sampled(request, request.folder, plan, kept, skipped)
 
 
-def _sampled(request: Request, folder: Path, kept: Path, skipped: Counter[str]) -> Iterator[tuple[str, Pair]]:
+def _sampled(
+    request: Request, folder: Path, plan: dict[str, Any], kept: Path, skipped: Counter[str]
+) -> Iterator[tuple[str, Pair]]:
     prepare()
     from instructrec.evaluation.answers import model_origin
     from instructrec.preferences.samples import Sampler, chosen_rows, limits_of, sampled
@@ -178,9 +196,8 @@ def _sampled(request: Request, folder: Path, kept: Path, skipped: Counter[str]) 
     rewards = load_rewards(request.rewards)
     model, tokenizer, base = load_tuned(request.samples, request.adapter, DTYPE)
     origin = model_origin(weights_sha256(base), request.adapter, DTYPE, tokenizer)
-    n = request.n or SAMPLES
-    sampler = Sampler(model, tokenizer, origin, n, request.temperature or TEMPERATURE, request.seed)
-    rows = chosen_rows(folder, request.rows or SAMPLED_ROWS, request.seed)
+    sampler = Sampler(model, tokenizer, origin, plan["n"], plan["temperature"], request.seed)
+    rows = chosen_rows(folder, plan["rows"], request.seed)
     limits = limits_of(sampler, [row for _, row in rows], request.max_new_tokens)
-    with progress(f"sampling {n} answers each", len(rows)) as done:
+    with progress(f"sampling {plan['n']} answers each", len(rows)) as done:
         yield from sampled(rows, limits, sampler, rewards, kept, skipped, lambda: done(1))

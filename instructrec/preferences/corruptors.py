@@ -22,7 +22,7 @@ import yaml
 
 from instructrec.core import checks
 from instructrec.core.language import identify
-from instructrec.core.segmentation import UNSPACED, sentences, unwrap, words
+from instructrec.core.segmentation import SPACED, UNSPACED, sentences, unwrap, words
 from instructrec.evaluation.metrics import exact_match
 
 MOST_CANDIDATES = 48
@@ -31,13 +31,9 @@ MOST_CANDIDATES = 48
 OPEN_ENDED = frozenset({"paraphrase", "summary", "synthesis"})
 """Groups whose prompts more than one text may answer, so that another text or some text more need not be worse."""
 
-ORDERED = frozenset(
-    {
-        *("list_format", "list_head", "list_sort", "outline", "sentence_order", "sort_by_length", "sort_words"),
-        *("step_order", "table_column", "text_to_keywords", "words_with_initial"),
-    }
-)
-"""Families all of whose wordings ask for an order. Others list things too, but do not always say in which order."""
+ORDERED = frozenset({"list_sort", "sentence_order", "sort_words", "step_order"})
+"""Families all of whose wordings say which order a list must have. Others have one, but a wording or two only name what
+is listed (`list_head`), or where the list begins (`sort_by_length`), so that another order is no mistake."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +118,10 @@ def wrong_option(task: Task, rng: random.Random) -> Iterator[str]:
         yield from _shuffled([option for option in task.choices if option not in task.targets], rng)
 
 
+_NAME = rf"[A-Z](?:{SPACED}|-)+"
 _ENTITIES = (
-    re.compile(r"`[^`\n]+`|\b[A-Za-z]\w*(?:[._]\w+)+(?:\(\))?|\b[a-z]+[A-Z]\w*"),
-    re.compile(rf"(?<=[a-z,;{UNSPACED}] )[A-Z][\w-]+(?: [A-Z][\w-]+)*|(?<=[{UNSPACED}])[A-Z][\w-]+"),
+    re.compile(rf"`[^`\n]+`|(?<!{SPACED})(?:[A-Za-z]{SPACED}*(?:[._]{SPACED}+)+(?:\(\))?|[a-z]+[A-Z]{SPACED}*)"),
+    re.compile(rf"(?<=[a-z,;{UNSPACED}] ){_NAME}(?: {_NAME})*|(?<=[{UNSPACED}]){_NAME}"),
 )
 """Pieces of code, and names, as far as their form tells them."""
 
@@ -149,10 +146,10 @@ def wrong_entity(task: Task, rng: random.Random) -> Iterator[str]:
 
 def _whole(part: str) -> re.Pattern[str]:
     """A pattern of `part` where it is no part of a longer word."""
-    return re.compile(rf"(?<!\w){re.escape(part)}(?!\w)")
+    return re.compile(rf"(?<!{SPACED}){re.escape(part)}(?!{SPACED})")
 
 
-_NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*(?!\w)")
+_NUMBER = re.compile(rf"(?<!{SPACED})(?<!\.)\d+(?:[.,]\d+)*(?!{SPACED})")
 
 
 @corruptor
@@ -212,7 +209,8 @@ def other_answer(task: Task, rng: random.Random) -> Iterator[str]:
 
     One that has the answer in it, or is part of it, could be right too.
     """
-    if task.choices or task.group in OPEN_ENDED:
+    # `unanswerable` says in many words that there is no answer: another way to say so is as right.
+    if task.choices or task.group in OPEN_ENDED or task.family == "unanswerable":
         return
     shown, answer = normalised(task.prompt), normalised(task.answer)
     for other in task.others:

@@ -12,6 +12,7 @@ from instructrec.core.schema import (
     HELD_OUT,
     PAIR,
     PAIR_SPLITS,
+    SIDES,
     TEST_CORRUPTORS,
     TRAIN,
     VALIDATION,
@@ -42,7 +43,7 @@ class PairsArguments:
         metadata={"help": "Instruction set whose validation rows are asked during training; none is trained on."},
     )
     max_train_rows: int | None = field(
-        default=None, metadata={"help": "Train on that many pairs, chosen by a fixed shuffle; default: all."}
+        default=None, metadata={"help": "Train on that many pairs, chosen by a hash of their names; default: all."}
     )
     ranked_pairs: int = field(
         default=200, metadata={"help": "Pairs of each unseen split that are ranked after training; 0 ranks none."}
@@ -67,9 +68,10 @@ class Pairs:
     instructions: Dataset
 
     def drawn(self, split: str, most: int) -> Dataset:
-        """At most so many pairs of a split, by the fixed shuffle that rows of a set are chosen by too."""
+        """At most so many pairs of a split, those that it is ranked by (`read.drawn`)."""
         rows = self.rows[split]
-        return rows.shuffle(seed=0).select(range(min(most, len(rows))))
+        places = {name: place for place, name in enumerate(rows["name"])}
+        return rows.select([places[pair["name"]] for pair in drawn(rows.select_columns("name"), most)])
 
     def unseen(self, most: int) -> dict[str, list[dict[str, Any]]]:
         """At most so many pairs of each unseen split that has any; none where weights are sharded.
@@ -86,7 +88,7 @@ class Pairs:
         Raises:
             UserError: there are none.
         """
-        from instructrec.preflight import SIDES, tokens_of_pairs
+        from instructrec.preflight import tokens_of_pairs
 
         if args.eval_strategy == "no":
             return None

@@ -12,6 +12,7 @@ import numpy as np
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
+from instructrec.core.schema import SIDES
 from instructrec.evaluation.scoring import Scorer
 from instructrec.evaluation.suites import Item
 from instructrec.preferences.rankings import (
@@ -23,17 +24,16 @@ from instructrec.preferences.rankings import (
     TOKENS,
     Pair,
     Scores,
-    by_size,
     characters,
     mean,
     summarise,
     where_of,
 )
-from instructrec.preflight import SIDES
+from instructrec.preferences.write import prompt_key
 from instructrec.rewards.model import rewards_of
 
 Done = Callable[[int], None]
-"""Called with a number of pairs whenever so many more have their likelihoods."""
+"""Called with a number of pairs whenever so many more have their likelihoods, or are left out."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ def rank_with_reference(
         `summarise` of the rankings, and `too_long`: pairs that are left out, for they do not fit the model's context.
     """
     fitting = _fitting(model, tokenizer, pairs)
+    done(len(pairs) - len(fitting))
     found = _by_reference(fitting, likelihoods(model, tokenizer, fitting, batch_size, done))
     return summarise(found, [where_of(pair) for pair in fitting]) | {"too_long": len(pairs) - len(fitting)}
 
@@ -77,6 +78,7 @@ def rank_with_policy(
     """
     model.eval()
     fitting = _fitting(model, tokenizer, pairs)
+    done(2 * (len(pairs) - len(fitting)))
     after = likelihoods(model, tokenizer, fitting, batch_size, done)
     with _reference(model):
         before = likelihoods(model, tokenizer, fitting, batch_size, done)
@@ -85,7 +87,7 @@ def rank_with_policy(
     found = summarise({IMPLICIT: implicit, **_by_reference(fitting, before)}, where, IMPLICIT)
     found["too_long"] = len(pairs) - len(fitting)
     if fitting:
-        once = {(pair["prompt"][-1]["content"], pair["chosen"][0]["content"]): i for i, pair in enumerate(fitting)}
+        once = {(prompt_key(pair["prompt"]), pair["chosen"][0]["content"]): i for i, pair in enumerate(fitting)}
         nll = [[-one[i].chosen / one[i].chosen_tokens for i in once.values()] for one in (before, after)]
         rises = [b - a for a, b in zip(*nll, strict=True)]
         found["gold_nll"] = {
@@ -137,15 +139,15 @@ def _by_reference(pairs: Sequence[Pair], reference: Sequence[Likelihoods]) -> di
     return {
         LIKELIHOOD: [(one.chosen, one.rejected) for one in reference],
         PER_TOKEN: [(one.chosen / one.chosen_tokens, one.rejected / one.rejected_tokens) for one in reference],
-        LENGTH: by_size([characters(pair) for pair in pairs]),
-        TOKENS: by_size([(one.chosen_tokens, one.rejected_tokens) for one in reference]),
+        LENGTH: [characters(pair) for pair in pairs],
+        TOKENS: [(one.chosen_tokens, one.rejected_tokens) for one in reference],
     }
 
 
 def _by_lengths(tokenizer: Any, pairs: Sequence[Pair]) -> dict[str, Scores]:
     return {
-        LENGTH: by_size([characters(pair) for pair in pairs]),
-        TOKENS: by_size([_tokens(tokenizer, pair) for pair in pairs]),
+        LENGTH: [characters(pair) for pair in pairs],
+        TOKENS: [_tokens(tokenizer, pair) for pair in pairs],
     }
 
 

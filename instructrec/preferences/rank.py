@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -67,7 +68,7 @@ def _known(path: Path, fingerprint: str) -> dict[str, Any] | None:
 
 
 def rank_adapter(
-    folder: Path, adapter: Path, reference: Path | None, most: int, dtype: str
+    folder: Path, adapter: Path, reference: Path | None, most: int, dtype: str | None
 ) -> dict[str, dict[str, Any]]:
     """Rank the unseen pairs of a folder with an adapter, as the recipe that trained it does.
 
@@ -76,7 +77,7 @@ def rank_adapter(
             against the reference's.
         reference: the adapter to compare with. Default: what the lineage says that training began from, else the base.
         most: pairs of each split at most.
-        dtype: of the base of a language model.
+        dtype: of the base of a language model; bfloat16 by default.
 
     Returns:
         Split → what `rank_with_policy` or `rank_with_reward_model` found.
@@ -95,14 +96,15 @@ def rank_adapter(
     if config.get("task_type") == "SEQ_CLS":
         from instructrec.rewards.model import RewardModel
 
-        if reference:
-            raise UserError("--reference: goes with an adapter of a language model; a reward model needs none")
+        flags = {"--reference": reference, "--dtype": dtype}
+        if given := [flag for flag, value in flags.items() if value]:
+            raise UserError(f"{given[0]}: goes with an adapter of a language model, not of a reward model")
         tokenizer, model = RewardModel(str(adapter)).loaded
         return {split: rank_with_reward_model(model, tokenizer, its) for split, its in pairs.items()}
     if not (name := config["base_model_name_or_path"]):
         raise UserError(f"adapter {str(adapter)!r}: its adapter_config.json names no base model; write it there")
     start = reference or _start_of(adapter)
-    model, tokenizer, _ = load_tuned(name, adapter, dtype, config.get("revision"), start)
+    model, tokenizer, _ = load_tuned(name, adapter, dtype or DTYPE, start)
     with progress("ranking by implicit reward", 2 * sum(map(len, pairs.values()))) as done:
         return {split: rank_with_policy(model, tokenizer, its, done=done) for split, its in pairs.items()}
 
@@ -154,7 +156,7 @@ def progress(description: str, total: int) -> Iterator[Any]:
 def show(manifest: PairsManifest, folder: Path, rankings: dict[str, Any]) -> None:
     """Print how many pairs there are by split and origin, and how often rankings that know nothing new are right."""
     reference = rankings["reference"]
-    table = Table("split", "origin", "pairs", "length", title=str(folder))
+    table = Table("split", "origin", "pairs", "length", title=escape(str(folder)))
     for title in ("ranked", "tokens", "likelier per token", "likelier in sum") if reference else ():
         table.add_column(title)
     for split in PAIR_SPLITS:
@@ -168,12 +170,12 @@ def show(manifest: PairsManifest, folder: Path, rankings: dict[str, Any]) -> Non
             if (one := ranked.get(origin)) and one["pairs"]:
                 values = (_percent(one["accuracy"][name]) for name in (TOKENS, PER_TOKEN, LIKELIHOOD))
                 row += [str(one["pairs"]), *values]
-            table.add_row(split, origin, *row, end_section=origin == "all")
+            table.add_row(split, escape(origin), *row, end_section=origin == "all")
     console = Console()
     console = console if console.is_terminal and console.width >= 120 else Console(width=120)
     console.print(table)
     print("how often a ranking is right, in percent, with its 95 % interval over documents; a tie counts as half")
-    print("length and tokens: more or fewer, whichever is right more often")
+    print("length and tokens: more or fewer, whichever is right more often on the pairs of a line")
     if reference:
         too_long = sum(found["too_long"] for found in reference["splits"].values())
         left_out = f"; {too_long} pairs did not fit its context" if too_long else ""

@@ -24,9 +24,12 @@ Where = tuple[str, str]
 
 LENGTH, TOKENS, LIKELIHOOD, PER_TOKEN = "length", "tokens", "likelihood", "likelihood_per_token"
 IMPLICIT, REWARD = "implicit_reward", "reward"
-"""Rankings: by characters or tokens (more or fewer, whichever is right more often on these pairs); by the reference's
-summed or mean log-probability; by the policy's log-probability against the reference's (DPO's implicit reward; Rafailov
-et al., 2023, https://arxiv.org/abs/2305.18290, section 4); by a reward model."""
+"""Rankings: by characters or tokens; by the reference's summed or mean log-probability; by the policy's log-probability
+against the reference's (DPO's implicit reward; Rafailov et al., 2023, https://arxiv.org/abs/2305.18290, section 4); by
+a reward model."""
+
+BY_SIZE = (LENGTH, TOKENS)
+"""Of these more or less is better, whichever is right more often on the pairs that are summed up."""
 
 
 def rank_by_length(pairs: Iterable[Pair]) -> dict[str, Any]:
@@ -36,7 +39,7 @@ def rank_by_length(pairs: Iterable[Pair]) -> dict[str, Any]:
     for pair in pairs:
         lengths.append(characters(pair))
         where.append(where_of(pair))
-    return summarise({LENGTH: by_size(lengths)}, where)
+    return summarise({LENGTH: lengths}, where)
 
 
 def summarise(rankings: Mapping[str, Scores], where: Sequence[Where], new: str | None = None) -> dict[str, Any]:
@@ -52,22 +55,28 @@ def summarise(rankings: Mapping[str, Scores], where: Sequence[Where], new: str |
         new one is right more often, with its interval; `origins`, origin of pairs → `pairs` and `accuracy`.
     """
     documents = [document for _, document in where]
-    right = {name: [_right(*scores) for scores in found] for name, found in rankings.items()}
+    verdicts = {name: [_right(*scores) for scores in found] for name, found in rankings.items()}
+
+    def right(name: str, places: Sequence[int]) -> list[float]:
+        values = [verdicts[name][i] for i in places]
+        turned = name in BY_SIZE and sum(values) < len(values) / 2
+        return [1 - value for value in values] if turned else values
 
     def accuracies(places: Sequence[int]) -> dict[str, Any]:
         groups = [documents[i] for i in places]
-        return {name: mean([values[i] for i in places], groups, 0, 1) for name, values in right.items() if places}
+        return {name: mean(right(name, places), groups, 0, 1) for name in rankings if places}
 
+    every = range(len(where))
     origins: dict[str, Any] = {}
     for origin in sorted({origin for origin, _ in where}):
-        places = [i for i, (its, _) in enumerate(where) if its == origin]
+        places = [i for i in every if where[i][0] == origin]
         origins[origin] = {"pairs": len(places), "accuracy": accuracies(places)}
     return {
         "pairs": len(where),
-        "accuracy": accuracies(range(len(where))),
+        "accuracy": accuracies(every),
         "better_by": {
-            name: mean([a - b for a, b in zip(right[new], values, strict=True)], documents, -1, 1)
-            for name, values in right.items()
+            name: mean([a - b for a, b in zip(right(new, every), right(name, every), strict=True)], documents, -1, 1)
+            for name in rankings
             if new is not None and name != new and where
         },
         "origins": origins,
@@ -83,13 +92,6 @@ def where_of(pair: Pair) -> Where:
 def characters(pair: Pair) -> tuple[int, int]:
     """Of the chosen answer and of the rejected one."""
     return len(pair["chosen"][0]["content"]), len(pair["rejected"][0]["content"])
-
-
-def by_size(sizes: Sequence[tuple[int, int]]) -> Scores:
-    """Scores by which the larger answer of a pair is better, or the smaller one if that is right more often."""
-    more = sum(_right(*pair) for pair in sizes) >= len(sizes) / 2
-    sign = 1 if more else -1
-    return [(sign * chosen, sign * rejected) for chosen, rejected in sizes]
 
 
 def mean(values: Sequence[float], documents: Sequence[str], least: float, most: float) -> dict[str, Any]:

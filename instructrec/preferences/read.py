@@ -17,7 +17,7 @@ import pyarrow as pa
 from instructrec.core.errors import UserError
 from instructrec.core.files import fingerprint
 from instructrec.core.hashing import hashed
-from instructrec.core.schema import PAIR, TEST_CORRUPTORS, TEST_DOCUMENTS, PairsManifest, check_record
+from instructrec.core.schema import PAIR, SIDES, TEST_CORRUPTORS, TEST_DOCUMENTS, PairsManifest, check_record
 
 UNSEEN = (TEST_DOCUMENTS, TEST_CORRUPTORS)
 """The splits that no training pair shares a document with, nor, of the latter, a kind of fault."""
@@ -79,7 +79,7 @@ def check_pair(pair: dict[str, Any], where: str) -> None:
     check_record(pair, PAIR, where)
     if not pair["prompt"] or pair["prompt"][-1]["role"] != "user":
         raise UserError(f"{where}: 'prompt' must end with a message of role 'user'")
-    for side in ("chosen", "rejected"):
+    for side in SIDES:
         if [message["role"] for message in pair[side]] != ["assistant"]:
             raise UserError(f"{where}: {side!r} must be one message of role 'assistant'")
         if not pair[side][0]["content"].strip():

@@ -1,7 +1,8 @@
 """Preference pairs from a model's own answers: of n samples of a prompt, the best against the worst under a reward.
 
 Sampling takes long, so that every prompt's samples are on disk when they are there. What is sampled for a prompt
-depends on the model, the prompt and the seed alone, not on what was sampled before.
+depends on the model, the prompt, the limit, the number of samples, the temperature and the seed, not on what was
+sampled before.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from instructrec.core.files import append_records, read_records
 from instructrec.core.hashing import hashed
 from instructrec.evaluation.scoring import Scorer
 from instructrec.evaluation.suites import from_row
+from instructrec.models import stop_tokens
 from instructrec.preferences.rows import ROW_SPLITS, rows_of
 from instructrec.preferences.write import Pair, pair
 from instructrec.rewards.combined import Rewards
@@ -37,6 +39,7 @@ class Sampler:
     def __init__(self, model: Any, tokenizer: Any, origin: str, n: int, temperature: float, seed: int) -> None:
         self.model, self.tokenizer, self.n, self.temperature, self.seed = model, tokenizer, n, temperature, seed
         self._origin = [origin, n, temperature, seed]
+        self._stops = sorted(stop_tokens(model, tokenizer))
 
     def key(self, row: dict[str, Any], limit: int) -> str:
         """What the samples of a row depend on, as a hash."""
@@ -44,8 +47,8 @@ class Sampler:
         return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
     @torch.inference_mode()
-    def sample(self, row: dict[str, Any], limit: int) -> list[str]:
-        """`n` answers of `limit` tokens at most; none where they and the prompt do not fit the model's context."""
+    def sample(self, row: dict[str, Any], limit: int) -> list[tuple[str, bool]]:
+        """`n` answers of `limit` tokens at most, and whether each has ended; none where they do not fit the context."""
         text = self.tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
         encoded = self.tokenizer(text, add_special_tokens=False, return_tensors="pt").to(self.model.device)
         length = encoded["input_ids"].shape[1]
@@ -62,9 +65,14 @@ class Sampler:
             repetition_penalty=1.0,
             num_return_sequences=self.n,
             max_new_tokens=limit,
+            eos_token_id=self._stops,
             pad_token_id=self.tokenizer.pad_token_id,
         )
-        return [self.tokenizer.decode(ids[length:], skip_special_tokens=True).strip() for ids in outputs]
+        answers = outputs[:, length:].tolist()
+        return [
+            (self.tokenizer.decode(ids, skip_special_tokens=True).strip(), not set(self._stops).isdisjoint(ids))
+            for ids in answers
+        ]
 
 
 def chosen_rows(folder: Path, most: int, seed: int) -> list[tuple[str, dict[str, Any]]]:
@@ -86,13 +94,13 @@ def sampled(
     skipped: Counter[str],
     done: Callable[[], None],
 ) -> Iterator[tuple[str, Pair]]:
-    """(split, pair) of rows whose samples differ in their reward; the margin is the difference.
+    """(split, pair) of rows of which a sample that ended has more reward than another; the margin is the difference.
 
     Args:
         rows, limits: (split, row) and the tokens of each answer at most.
         rewards: get a prompt's answers together, with all columns of its row.
         kept: JSONL file of samples; what it has is not sampled again.
-        skipped: gets reason → prompts without a pair.
+        skipped: gets reason → prompts without a pair; at `cut_off` only samples that did not end are better.
         done: called after each row.
 
     Raises:
@@ -106,14 +114,19 @@ def sampled(
             known[key] = sampler.sample(row, limit)
             append_records(kept, [{"key": key, "samples": known[key]}])
         # Blank answers would make blank responses, which nothing is learnt from.
-        texts = [text for text in dict.fromkeys(known[key]) if text]
+        texts = list(dict.fromkeys(text for text, _ in known[key] if text))
         completions = [[{"role": "assistant", "content": text}] for text in texts]
         columns = {name: [value] * len(texts) for name, value in row.items() if name not in ("prompt", "completion")}
         scores = rewards([row["prompt"]] * len(texts), completions, **columns)
         found = [(score, text) for score, text in zip(scores, texts, strict=True) if score is not None]
-        best, worst = max(found, default=(0.0, "")), min(found, default=(0.0, ""))
-        if best[0] > worst[0]:
+        # What was cut off at the limit is no answer to prefer, whatever a reward says of its beginning.
+        whole = {text for text, stopped in known[key] if stopped}
+        best = max((one for one in found if one[1] in whole), default=None)
+        worst = min(found, default=None)
+        if best and worst and best[0] > worst[0]:
             yield split, pair(row["prompt"], best[1], worst[1], "samples", row["source"], best[0] - worst[0])
+        elif not known[key]:
+            skipped["too_long"] += 1
         else:
-            skipped["no_difference" if known[key] else "too_long"] += 1
+            skipped["cut_off" if len({score for score, _ in found}) > 1 else "no_difference"] += 1
         done()

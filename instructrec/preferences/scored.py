@@ -28,27 +28,27 @@ def from_scores(path: Path, folder: Path | None, seed: int, skipped: Counter[str
     """(split, pair) of a JSONL file of scored responses, prompt by prompt; only places in the file are held in memory.
 
     Args:
-        folder: the instruction set that prompts may be from: their pairs keep the row's split and source, and there are
-            none of prompts that only test_templates or test_tasks has. Other prompts go to train or, a tenth of them,
-            to validation, by a hash.
+        folder: the instruction set that prompts may be from, told by their last message: their pairs keep the row's
+            split and source, and there are none of what test_templates or test_tasks asks. Other prompts go to train
+            or, a tenth of them, to validation, by a hash of that message.
         skipped: gets reason → pairs or prompts that make none.
 
     Raises:
         UserError: a line is no scored response; the message names it.
     """
     with _opened(path) as file:
-        places: dict[int, array[int]] = defaultdict(lambda: array("Q"))
+        places: dict[tuple[int, int], array[int]] = defaultdict(lambda: array("Q"))
         offset = 0
         for number, line in enumerate(file, start=1):
             if line.strip():
-                places[prompt_key(_record(line, f"{path}:{number}")["prompt"])].append(offset)
+                prompt = _record(line, f"{path}:{number}")["prompt"]
+                places[_asked(prompt), prompt_key(prompt)].append(offset)
             offset += len(line)
-        known = _of_set(folder, places.keys()) if folder else {}
-        for key, offsets in places.items():
+        known = _of_set(folder, {asked for asked, _ in places}) if folder else {}
+        for (asked, _), offsets in places.items():
             records = [_at(file, offset) for offset in offsets]
-            # By what was asked last: conversations that ask the same stay on one side.
             validation = hashed(seed, "validation", records[0]["prompt"][-1]["content"]) < VALIDATION_SHARE * 2**64
-            split, source = known.get(key, (VALIDATION if validation else TRAIN, []))
+            split, source = known.get(asked, (VALIDATION if validation else TRAIN, []))
             if split not in ROW_SPLITS:
                 skipped["held_out_prompt"] += 1
                 continue
@@ -85,13 +85,25 @@ def _at(file: BinaryIO, offset: int) -> dict[str, Any]:
     return json.loads(file.readline())
 
 
-def _of_set(folder: Path, wanted: Any) -> dict[int, tuple[str, Any]]:
-    """Split and source of the prompts that are rows of a set. A prompt of two splits belongs to the later one."""
+def _asked(prompt: list[dict[str, str]]) -> int:
+    """A number that stands for what was asked last: whatever was said before, prompts that ask the same stay together.
+
+    `load_pairs` refuses pairs by it too.
+    """
+    return hashed("asked", prompt[-1]["content"])
+
+
+def _of_set(folder: Path, wanted: set[int]) -> dict[int, tuple[str, Any]]:
+    """Split and source of what rows of a set ask: the last split of those that ask it, so that held-out ones win.
+
+    No source is given where rows of several ask the same.
+    """
     found: dict[int, tuple[str, Any]] = {}
-    for split in sorted(SPLITS, key=lambda name: (name in ROW_SPLITS, SPLITS.index(name))):
+    for split in SPLITS:
         for row in read_split(folder, split, ["prompt", "source"]):
-            if (key := prompt_key(row["prompt"])) in wanted:
-                found[key] = (split, row["source"])
+            if (asked := _asked(row["prompt"])) in wanted:
+                source = row["source"]
+                found[asked] = (split, source if found.get(asked, (split, source))[1] == source else [])
     return found
 
 

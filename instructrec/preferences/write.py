@@ -25,9 +25,9 @@ import yaml
 from instructrec.core.errors import UserError
 from instructrec.core.files import fingerprint, write_json, write_text
 from instructrec.core.hashing import hashed
-from instructrec.core.schema import PAIR, PAIR_SPLITS, TRAIN, PairsManifest
+from instructrec.core.schema import PAIR, PAIR_SPLITS, SIDES, TRAIN, PairsManifest
+from instructrec.preferences import HELD_OUT_PER_ORIGIN, PER_ORIGIN
 
-PER_ORIGIN, HELD_OUT_PER_ORIGIN = 2000, 300
 BATCH = 1024
 
 REPEATED, CONTRADICTED, BY_LENGTH, OVER_QUOTA = "repeated", "contradicted", "length_balance", "quota"
@@ -50,9 +50,8 @@ class Limits:
 
 def pair(prompt: list[Message], chosen: str, rejected: str, origin: str, source: Any, margin: float | None) -> Pair:
     """One row of the contract."""
-    answers = {
-        key: [{"role": "assistant", "content": text}] for key, text in (("chosen", chosen), ("rejected", rejected))
-    }
+    texts = zip(SIDES, (chosen, rejected), strict=True)
+    answers = {side: [{"role": "assistant", "content": text}] for side, text in texts}
     return {"prompt": prompt, **answers, "margin": margin, "origin": origin, "source": source}
 
 
@@ -70,7 +69,7 @@ class _Marks:
         self.ranks = array("Q")
         self.directions, self.signs = array("b"), array("b")
         """Which answer comes first, and whether the rejected one is longer (1), shorter (-1) or neither."""
-        self.origins = array("H")
+        self.origins = array("I")
 
     def add(self, new: Pair, origin: int, seed: int) -> None:
         chosen, rejected = new["chosen"][-1]["content"], new["rejected"][-1]["content"]
@@ -94,14 +93,15 @@ class _Marks:
         dropped[CONTRADICTED] += int((~agreed[group]).sum())
         dropped[REPEATED] += int(agreed[group].sum() - keep.sum())
         signs, origins = np.array(self.signs), np.array(self.origins)
+        parts = [signs == sign for sign in (1, -1, 0)] if balanced else [np.ones(len(signs), bool)]
         for origin in np.unique(origins):
-            places = [np.flatnonzero(keep & (origins == origin) & (signs == sign)) for sign in (1, -1, 0)]
+            places = [np.flatnonzero(keep & (origins == origin) & part) for part in parts]
             sizes = [len(part) for part in places]
             allowed = [min(sizes[:2])] * 2 + sizes[2:] if balanced else sizes
             dropped[BY_LENGTH] += sum(sizes) - sum(allowed)
-            share = min(1.0, most / max(1, sum(allowed)))
+            total = sum(allowed)
             for part, size in zip(places, allowed, strict=True):
-                taken = int(size * share)
+                taken = size * min(most, total) // max(1, total)
                 dropped[OVER_QUOTA] += size - taken
                 keep[part[np.argsort(ranks[part], kind="stable")[taken:]]] = False
         return keep
