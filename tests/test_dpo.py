@@ -343,26 +343,40 @@ class TestWatch:
     def test_is_silent_otherwise(self, evaluations):
         assert warnings(self.history(*evaluations), self.REWARDS, self.WORSE) == []
 
+    def test_a_reward_that_the_best_lacks_is_compared_with_its_first(self):
+        """As where it is logged from the first step on, and what is held out from before."""
+        history = [{"step": 0, "eval_gold_nll": 1.9}, {"step": 5, "reward": 0.4}]
+        history += [{"step": 10, "reward": 0.7}, {"step": 10, "eval_gold_nll": 2.2}]
+        (line,) = warnings(history, ["reward"], self.WORSE)
+        assert "since step 0 reward rose from 0.400 to 0.700" in line
+        assert warnings(history[:1] + history[3:], ["reward"], self.WORSE) == []
+
     def test_a_run_that_ruins_the_model_is_told(self, given, tmp_path):
-        more = {"max_steps": 8, "save_steps": 8, "eval_steps": 8, "learning_rate": 0.5, "ranked_pairs": 0}
-        done = recipe("dpo.py", *given(tmp_path / "out", **more, max_train_rows=60))
+        """All validation pairs are those that it is shown but for the prompt, so that it does learn to rank them."""
+        pair = TestPairs.pair
+        splits = {"train": [pair(n) for n in range(8)], "validation": [pair(n) for n in range(8, 12)]}
+        save_splits(tmp_path / "pairs", splits | {"test_documents": [], "test_corruptors": []})
+        more = {"max_steps": 8, "save_steps": 8, "eval_steps": 8, "learning_rate": 0.1, "ranked_pairs": 0}
+        done = recipe("dpo.py", *given(tmp_path / "out", **more, dataset_name=tmp_path / "pairs"))
         assert done.returncode == 0, done.stderr
-        margins = [
-            entry["eval_rewards/margins"]
-            for entry in log_history(tmp_path / "out", 8)
-            if "eval_rewards/margins" in entry
-        ]
-        assert (margins[-1] > 0) == ("warning: since step 0 rewards/margins rose" in done.stderr)
+        history = log_history(tmp_path / "out", 8)
+        margins = [entry["eval_rewards/margins"] for entry in history if "eval_rewards/margins" in entry]
+        assert margins[0] == 0 < margins[-1]
+        assert "warning: since step 0 rewards/margins rose" in done.stderr
 
 
-def test_a_frozen_copy_has_the_types_of_what_trains(start_of, tiny_model):
-    """On a base in 16 bits PEFT would round the copy, so that the policy were not its own reference."""
+def test_a_frozen_copy_has_the_types_of_what_trains(start_of, tiny_model, tmp_path):
+    """On a base in 16 bits PEFT would round the copy, so that the policy were not its own reference; dropout too."""
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
+    from trl.trainer.utils import use_adapter
 
     from instructrec.adapters import read_parent
 
-    start = read_parent(str(start_of(tiny_model)), str(tiny_model), tiny_model)
+    folder = shutil.copytree(start_of(tiny_model), tmp_path / "start")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"lora_dropout": 0.5}))
+    start = read_parent(str(folder), str(tiny_model), tiny_model)
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16), start.config)
     start.load_into(model)
     start.load_into(model, "ref")
@@ -370,3 +384,8 @@ def test_a_frozen_copy_has_the_types_of_what_trains(start_of, tiny_model):
     mine = [path for path in parameters if ".default." in path]
     assert mine and all(parameters[path.replace(".default.", ".ref.")].equal(parameters[path]) for path in mine)
     assert not any(parameters[path.replace(".default.", ".ref.")].requires_grad for path in mine)
+    model.train()
+    ids = torch.arange(16)[None]
+    for name, steady in (("default", False), ("ref", True)):
+        with torch.no_grad(), use_adapter(model, name):
+            assert model(ids).logits.equal(model(ids).logits) is steady
