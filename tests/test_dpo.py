@@ -30,6 +30,7 @@ from conftest import (
 from instructrec.core.errors import UserError
 from instructrec.losses import FirstLoss, first_dpo_loss
 from instructrec.monitor import warnings
+from instructrec.plan import plan
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +203,16 @@ class TestDpo:
         assert plan["model"]["trainable"] == training["trainable_parameters"]
         assert plan["memory"]["parts"]["reference"] == plan["memory"]["parts"]["adapter"] > 0
         assert [row["id"].rpartition(" ")[2] for row in plan["shown"]] == ["(chosen)", "(rejected)"] * 3
+
+    def test_a_probe_has_the_reference_too(self, given, tmp_path, monkeypatch):
+        from trl import DPOTrainer
+
+        train, adapters = DPOTrainer.train, []
+        monkeypatch.setattr(
+            DPOTrainer, "train", lambda trainer: (adapters.append({*trainer.model.peft_config}), train(trainer))[1]
+        )
+        found = plan(ROOT / "recipes" / "smollm2-135m" / "dpo.yaml", given(tmp_path / "out"), probe=True)
+        assert found.seconds_per_step > 0 and adapters == [{"default", "ref"}]
 
 
 WRONG = [
