@@ -315,10 +315,16 @@ class TestFirstLoss:
         assert first_dpo_loss(both) == pytest.approx(2 * math.log(2) + 12.5)
         assert first_dpo_loss(self.args(loss_type=["hinge"])) is first_dpo_loss(self.args(use_weighting=True)) is None
 
+    def test_is_logged_as_it_is(self):
+        args = self.args(logging_first_step=False, logging_nan_inf_filter=True)
+        FirstLoss(args, coarse=False)
+        assert args.logging_first_step and not args.logging_nan_inf_filter
+
     @pytest.mark.parametrize(("loss", "cause"), [(0.71, "--init_adapter"), (float("nan"), "not finite")])
     def test_another_one_ends_the_run(self, loss, cause):
         watch, state = FirstLoss(self.args(), coarse=False), SimpleNamespace(global_step=1)
         watch.on_log(self.args(), state, None, {"loss": math.log(2) + 5e-5})
+        watch.on_log(self.args(), state, None, {"loss": loss, "aux_loss": 4.1})  # which is in the sum
         watch.on_log(self.args(), SimpleNamespace(global_step=2), None, {"loss": loss})
         with pytest.raises(UserError, match=cause):
             watch.on_log(self.args(), state, None, {"loss": loss})
