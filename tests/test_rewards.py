@@ -27,6 +27,8 @@ from instructrec.rewards.time_limit import Overrun, within
 
 GERMAN = "Die Fähre verlässt den alten Hafen um zwölf Uhr und erreicht die Insel, bevor die Läden schließen."
 CHINESE = "渡轮中午离开老港口，傍晚之前就能到达小岛。"
+NORWEGIAN = "Fergen forlater den gamle havnen klokken tolv og når øya før butikkene stenger. Jeg vet ikke hvorfor."
+NESTED = {"type": "array", "items": {"$ref": "#"}}
 NO_COMMA = {"name": "punctuation:no_comma", "args": {}}
 LOWERCASE = {"name": "change_case:english_lowercase", "args": {}}
 
@@ -67,6 +69,10 @@ def one(folder: Path, name: str, completion: str, args: dict | None = None, **co
         ("json", {}, {}, '```json\n{"a": [1]}\n```', 1),
         ("json", {}, {}, "{'a': 1}", 0),
         ("json", {}, {}, "[" * 100_000, 0),
+        ("json", {}, {}, "[NaN, 1]", 0),
+        ("json", {"schema": {"type": "number"}}, {}, "-Infinity", 0),
+        ("json", {"schema": NESTED}, {}, "[" * 4 + "]" * 4, 1),
+        ("json", {"schema": NESTED}, {}, "[" * 400 + "]" * 400, 0),
         ("json", {"schema": {"type": "object", "required": ["a"]}}, {}, '{"a": 1}', 1),
         ("json", {"schema": {"type": "object", "required": ["a"]}}, {}, '{"b": 1}', 0),
         ("constraints", {}, {"checks": json.dumps([NO_COMMA, LOWERCASE])}, "No comma here at all.", 0.5),
@@ -82,6 +88,11 @@ def one(folder: Path, name: str, completion: str, args: dict | None = None, **co
         ("language", {"code": "zh"}, {"language": "en"}, CHINESE, 1),
         ("language", {}, {"language": None}, GERMAN, None),
         ("language", {}, {"language": "en"}, "12 + 3", None),
+        ("language", {}, {"language": "DE-at"}, GERMAN, 1),
+        ("language", {"code": "ZH"}, {}, CHINESE, 1),
+        ("language", {}, {"language": "nb"}, NORWEGIAN, 1),
+        ("language", {}, {"language": "deu"}, GERMAN, None),
+        ("language", {}, {"language": "un"}, GERMAN, None),
     ],
 )
 def test_a_reward_gives(tmp_path, name, args, columns, completion, expected):
