@@ -404,6 +404,8 @@ def test_score_prints_every_row_and_the_means(tmp_path):
         ('{"prompt": "p", "completion": [{"role": "assistant"}]}', ["f.jsonl:2", "content"]),
         ('{"prompt": "p", "completion": "c", "targets": "c"}', ["f.jsonl:2", "'targets'"]),
         ('{"prompt": "p", "completion": "c", "checks": "[]"}', ["f.jsonl:2", "'checks'"]),
+        ('{"prompt": "p", "completion": "c", "prompts": "c"}', ["f.jsonl:2", "'prompts'", "rename"]),
+        ('{"prompt": "p", "completion": "c", "self": "c"}', ["f.jsonl:2", "'self'", "rename"]),
     ],
 )
 def test_a_wrong_row_is_one_line(tmp_path, line, parts):
