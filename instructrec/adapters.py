@@ -106,6 +106,10 @@ class Parent:
         if name != "default":  # PEFT has made it in the base's types, and rounded its weights to them
             match_types(model, name, "default")
             self._load(model, name)
+            # TRL switches dropout off when a trainer is made, before this copy is there: a noisy reference is none.
+            for path, module in model.named_modules():
+                if path.endswith(f"lora_dropout.{name}"):
+                    module.p = 0.0
 
     def _load(self, model: Any, name: str) -> None:
         try:

@@ -10,7 +10,7 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -203,13 +203,19 @@ def _nearest_choice(value: Any, choices: Sequence[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def check_types(values: dict[str, Any], record: type, where: str) -> None:
+def check_types(
+    values: dict[str, Any],
+    record: type,
+    where: str,
+    ranges: Mapping[str, tuple[str, Callable[[float], bool]]] = RANGES,
+) -> None:
     """Raise `UserError` for the first of `values` that is not of the type, choices or range of its field in `record`.
 
     Args:
         values: by key; keys of other records are left alone.
         record: a dataclass.
         where: the file or the command line, for the message.
+        ranges: by key; none where the keys are not this project's.
     """
     hints = typing.get_type_hints(record)
     for field in dataclasses.fields(record):
@@ -227,8 +233,8 @@ def check_types(values: dict[str, Any], record: type, where: str) -> None:
         elif not _fits(value, hint):
             wanted = getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
             raise UserError(f"{where}: key {field.name!r} must be {wanted.replace('typing.', '')}, not {value!r}")
-        if field.name in RANGES and value is not None and not isinstance(value, (list, dict)):
-            wording, fits = RANGES[field.name]
+        if field.name in ranges and value is not None and not isinstance(value, (list, dict)):
+            wording, fits = ranges[field.name]
             if not (math.isfinite(float(value)) and fits(float(value))):
                 raise UserError(f"{where}: key {field.name!r} must be {wording}, not {value!r}")
 

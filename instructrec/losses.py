@@ -37,13 +37,15 @@ class FirstLoss(TrainerCallback):
     """Ends a run of DPO whose first loss is not the one that is known.
 
     Args:
-        args: TRL's `DPOConfig`; gets `logging_first_step`, for the loss is read from the trainer's log.
+        args: TRL's `DPOConfig`; its `logging_first_step` and `logging_nan_inf_filter` are set, for the loss is read
+            from the trainer's log.
         coarse: whether the model computes in 16 bits somewhere.
     """
 
     def __init__(self, args: Any, coarse: bool) -> None:
         self.expected, self.tolerance = first_dpo_loss(args), ROUNDED if coarse else EXACT
         args.logging_first_step = True
+        args.logging_nan_inf_filter = False  # with it, a first loss that is not finite is logged as 0
 
     def on_log(
         self,
@@ -53,10 +55,14 @@ class FirstLoss(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Raise `UserError` at the first step if its loss is another; every process sees the same loss."""
-        if state.global_step != 1 or self.expected is None or "loss" not in (logs or {}):
+        """Raise `UserError` at the first step if its loss is another; every process sees the same loss.
+
+        Of a mixture of experts it is not known: TRL adds the router's auxiliary loss, and logs it beside the sum.
+        """
+        logs = logs or {}
+        if state.global_step != 1 or self.expected is None or "loss" not in logs or "aux_loss" in logs:
             return
-        loss = (logs or {})["loss"]
+        loss = logs["loss"]
         if abs(loss - self.expected) <= self.tolerance * self.expected:  # NaN is not
             return
         cause = "the reference is not the adapter that training starts from; give it as --init_adapter"

@@ -267,7 +267,7 @@ def count(folder: Path, model: Any, args: Any, batch: Batch, bf16: bool, peft_co
 
 
 def _with_adapter(base: Any, peft_config: Any, quantized: bool) -> Any:
-    """What SFTTrainer makes of the base: the adapter in fp32, on a quantized base in bf16."""
+    """What TRL's trainers make of the base: the adapter in fp32, on a quantized base in bf16."""
     import torch
     from peft import get_peft_model
 

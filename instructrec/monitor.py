@@ -37,9 +37,11 @@ class RewardWatch(TrainerCallback):
 def warnings(history: Sequence[Mapping[str, Any]], rewards: Sequence[str], worse: Mapping[str, float]) -> list[str]:
     """What the last evaluation of a trainer's log gives cause to warn of, one line for each held-out metric."""
     seen: dict[int, dict[str, Any]] = {}
+    first: dict[str, Any] = {}
     latest: dict[str, Any] = {}
     for entry in history:
-        latest = latest | dict(entry)
+        first = {**entry, **first}
+        latest = {**latest, **entry}
         if worse.keys() & entry.keys():
             seen[latest["step"]] = latest
     if not seen:
@@ -53,7 +55,8 @@ def warnings(history: Sequence[Mapping[str, Any]], rewards: Sequence[str], worse
         best = min(having, key=lambda one: sign * one[metric])
         if sign * (now[metric] - best[metric]) <= abs(change):
             continue
-        risen = [key for key in rewards if key in now and key in best and now[key] > best[key]]
+        best = first | best  # at the start there may be no reward yet
+        risen = [key for key in rewards if key in now and now[key] > best[key]]
         if risen:
             rises = ", ".join(f"{_name(key)} rose from {best[key]:.3f} to {now[key]:.3f}" for key in risen)
             found.append(

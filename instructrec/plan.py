@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from instructrec.adapters import AdapterArguments, read_parent
+from instructrec.adapters import AdapterArguments, Parent, read_parent
 from instructrec.config import parse_with_origins
 from instructrec.core.errors import UserError
 from instructrec.core.schema import TRAIN, VALIDATION
@@ -143,7 +143,7 @@ class Stage(NamedTuple):
         left_out: rows that are longer than `max_length`.
         shown: the first rows.
         parts: of a mixture.
-        reference: whether a frozen copy of the adapter is kept beside it.
+        reference: the adapter that training goes on from, where a frozen copy of it is kept beside it.
     """
 
     trainer: Any
@@ -154,7 +154,7 @@ class Stage(NamedTuple):
     left_out: int
     shown: tuple[Shown, ...]
     parts: tuple[Use, ...] = ()
-    reference: bool = False
+    reference: Parent | None = None
 
 
 def recipe_of(config: Path) -> str:
@@ -208,8 +208,9 @@ def plan(
         evaluated = largest_batch(stage.evaluated, args.per_device_eval_batch_size)
     bf16 = bool(args.bf16) or launch.bf16
     counted = count(folder, model, args, largest, bf16, stage.peft_config)
+    copied = stage.reference is not None
     memory = estimate(
-        counted, launch, largest, evaluated, args.gradient_accumulation_steps, str(args.optim.value), stage.reference
+        counted, launch, largest, evaluated, args.gradient_accumulation_steps, str(args.optim.value), copied
     )
     return Plan(
         config=_resolved(records, instances, origins),
@@ -286,7 +287,7 @@ def _dpo(
     held_out(watched, pairs.instructions, args, tokenizer, launch.strategy)
     peft_config = parent.config if parent else get_peft_config(model)
     stage = _of_pairs(pairs, DPOTrainer, peft_config, watched, folder, tokenizer, args, model, launch)
-    return tokenizer, stage._replace(reference=parent is not None)
+    return tokenizer, stage._replace(reference=parent)
 
 
 def _reward(
@@ -497,6 +498,9 @@ def _probe(folder: Path, args: Any, model: Any, tokenizer: Any, stage: Stage) ->
         short = replace(args, output_dir=scratch, **less)
         given = {"train_dataset": stage.rows, "callbacks": [clock]}
         trainer = make_trainer(stage.trainer, folder, short, model, tokenizer, stage.peft_config, **given)
+        if stage.reference:
+            stage.reference.load_into(trainer.model)
+            stage.reference.load_into(trainer.model, "ref")
         with ending(trainer):
             trainer.train()
     return median(b - a for a, b in zip(clock.ends[1:], clock.ends[2:], strict=False))

@@ -30,6 +30,7 @@ from conftest import (
 from instructrec.core.errors import UserError
 from instructrec.losses import FirstLoss, first_dpo_loss
 from instructrec.monitor import warnings
+from instructrec.plan import plan
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +204,16 @@ class TestDpo:
         assert plan["memory"]["parts"]["reference"] == plan["memory"]["parts"]["adapter"] > 0
         assert [row["id"].rpartition(" ")[2] for row in plan["shown"]] == ["(chosen)", "(rejected)"] * 3
 
+    def test_a_probe_has_the_reference_too(self, given, tmp_path, monkeypatch):
+        from trl import DPOTrainer
+
+        train, adapters = DPOTrainer.train, []
+        monkeypatch.setattr(
+            DPOTrainer, "train", lambda trainer: (adapters.append({*trainer.model.peft_config}), train(trainer))[1]
+        )
+        found = plan(ROOT / "recipes" / "smollm2-135m" / "dpo.yaml", given(tmp_path / "out"), probe=True)
+        assert found.seconds_per_step > 0 and adapters == [{"default", "ref"}]
+
 
 WRONG = [
     (["--beta", "0"], ["beta: must be above 0"]),
@@ -304,10 +315,16 @@ class TestFirstLoss:
         assert first_dpo_loss(both) == pytest.approx(2 * math.log(2) + 12.5)
         assert first_dpo_loss(self.args(loss_type=["hinge"])) is first_dpo_loss(self.args(use_weighting=True)) is None
 
+    def test_is_logged_as_it_is(self):
+        args = self.args(logging_first_step=False, logging_nan_inf_filter=True)
+        FirstLoss(args, coarse=False)
+        assert args.logging_first_step and not args.logging_nan_inf_filter
+
     @pytest.mark.parametrize(("loss", "cause"), [(0.71, "--init_adapter"), (float("nan"), "not finite")])
     def test_another_one_ends_the_run(self, loss, cause):
         watch, state = FirstLoss(self.args(), coarse=False), SimpleNamespace(global_step=1)
         watch.on_log(self.args(), state, None, {"loss": math.log(2) + 5e-5})
+        watch.on_log(self.args(), state, None, {"loss": loss, "aux_loss": 4.1})  # which is in the sum
         watch.on_log(self.args(), SimpleNamespace(global_step=2), None, {"loss": loss})
         with pytest.raises(UserError, match=cause):
             watch.on_log(self.args(), state, None, {"loss": loss})
@@ -343,26 +360,40 @@ class TestWatch:
     def test_is_silent_otherwise(self, evaluations):
         assert warnings(self.history(*evaluations), self.REWARDS, self.WORSE) == []
 
+    def test_a_reward_that_the_best_lacks_is_compared_with_its_first(self):
+        """As where it is logged from the first step on, and what is held out from before."""
+        history = [{"step": 0, "eval_gold_nll": 1.9}, {"step": 5, "reward": 0.4}]
+        history += [{"step": 10, "reward": 0.7}, {"step": 10, "eval_gold_nll": 2.2}]
+        (line,) = warnings(history, ["reward"], self.WORSE)
+        assert "since step 0 reward rose from 0.400 to 0.700" in line
+        assert warnings(history[:1] + history[3:], ["reward"], self.WORSE) == []
+
     def test_a_run_that_ruins_the_model_is_told(self, given, tmp_path):
-        more = {"max_steps": 8, "save_steps": 8, "eval_steps": 8, "learning_rate": 0.5, "ranked_pairs": 0}
-        done = recipe("dpo.py", *given(tmp_path / "out", **more, max_train_rows=60))
+        """All validation pairs are those that it is shown but for the prompt, so that it does learn to rank them."""
+        pair = TestPairs.pair
+        splits = {"train": [pair(n) for n in range(8)], "validation": [pair(n) for n in range(8, 12)]}
+        save_splits(tmp_path / "pairs", splits | {"test_documents": [], "test_corruptors": []})
+        more = {"max_steps": 8, "save_steps": 8, "eval_steps": 8, "learning_rate": 0.1, "ranked_pairs": 0}
+        done = recipe("dpo.py", *given(tmp_path / "out", **more, dataset_name=tmp_path / "pairs"))
         assert done.returncode == 0, done.stderr
-        margins = [
-            entry["eval_rewards/margins"]
-            for entry in log_history(tmp_path / "out", 8)
-            if "eval_rewards/margins" in entry
-        ]
-        assert (margins[-1] > 0) == ("warning: since step 0 rewards/margins rose" in done.stderr)
+        history = log_history(tmp_path / "out", 8)
+        margins = [entry["eval_rewards/margins"] for entry in history if "eval_rewards/margins" in entry]
+        assert margins[0] == 0 < margins[-1]
+        assert "warning: since step 0 rewards/margins rose" in done.stderr
 
 
-def test_a_frozen_copy_has_the_types_of_what_trains(start_of, tiny_model):
-    """On a base in 16 bits PEFT would round the copy, so that the policy were not its own reference."""
+def test_a_frozen_copy_has_the_types_of_what_trains(start_of, tiny_model, tmp_path):
+    """On a base in 16 bits PEFT would round the copy, so that the policy were not its own reference; dropout too."""
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
+    from trl.trainer.utils import use_adapter
 
     from instructrec.adapters import read_parent
 
-    start = read_parent(str(start_of(tiny_model)), str(tiny_model), tiny_model)
+    folder = shutil.copytree(start_of(tiny_model), tmp_path / "start")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"lora_dropout": 0.5}))
+    start = read_parent(str(folder), str(tiny_model), tiny_model)
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16), start.config)
     start.load_into(model)
     start.load_into(model, "ref")
@@ -370,3 +401,8 @@ def test_a_frozen_copy_has_the_types_of_what_trains(start_of, tiny_model):
     mine = [path for path in parameters if ".default." in path]
     assert mine and all(parameters[path.replace(".default.", ".ref.")].equal(parameters[path]) for path in mine)
     assert not any(parameters[path.replace(".default.", ".ref.")].requires_grad for path in mine)
+    model.train()
+    ids = torch.arange(16)[None]
+    for name, steady in (("default", False), ("ref", True)):
+        with torch.no_grad(), use_adapter(model, name):
+            assert model(ids).logits.equal(model(ids).logits) is steady

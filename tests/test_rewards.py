@@ -21,12 +21,15 @@ from instructrec.core.errors import UserError
 from instructrec.evaluation.metrics import last_number
 from instructrec.rewards.builtin import BUILT_IN
 from instructrec.rewards.combined import Rewards
+from instructrec.rewards.component import text_of
 from instructrec.rewards.load import load_rewards
 from instructrec.rewards.score import score_file
 from instructrec.rewards.time_limit import Overrun, within
 
 GERMAN = "Die Fähre verlässt den alten Hafen um zwölf Uhr und erreicht die Insel, bevor die Läden schließen."
 CHINESE = "渡轮中午离开老港口，傍晚之前就能到达小岛。"
+NORWEGIAN = "Fergen forlater den gamle havnen klokken tolv og når øya før butikkene stenger. Jeg vet ikke hvorfor."
+NESTED = {"type": "array", "items": {"$ref": "#"}}
 NO_COMMA = {"name": "punctuation:no_comma", "args": {}}
 LOWERCASE = {"name": "change_case:english_lowercase", "args": {}}
 
@@ -67,6 +70,10 @@ def one(folder: Path, name: str, completion: str, args: dict | None = None, **co
         ("json", {}, {}, '```json\n{"a": [1]}\n```', 1),
         ("json", {}, {}, "{'a': 1}", 0),
         ("json", {}, {}, "[" * 100_000, 0),
+        ("json", {}, {}, "[NaN, 1]", 0),
+        ("json", {"schema": {"type": "number"}}, {}, "-Infinity", 0),
+        ("json", {"schema": NESTED}, {}, "[" * 4 + "]" * 4, 1),
+        ("json", {"schema": NESTED}, {}, "[" * 400 + "]" * 400, 0),
         ("json", {"schema": {"type": "object", "required": ["a"]}}, {}, '{"a": 1}', 1),
         ("json", {"schema": {"type": "object", "required": ["a"]}}, {}, '{"b": 1}', 0),
         ("constraints", {}, {"checks": json.dumps([NO_COMMA, LOWERCASE])}, "No comma here at all.", 0.5),
@@ -82,6 +89,11 @@ def one(folder: Path, name: str, completion: str, args: dict | None = None, **co
         ("language", {"code": "zh"}, {"language": "en"}, CHINESE, 1),
         ("language", {}, {"language": None}, GERMAN, None),
         ("language", {}, {"language": "en"}, "12 + 3", None),
+        ("language", {}, {"language": "DE-at"}, GERMAN, 1),
+        ("language", {"code": "ZH"}, {}, CHINESE, 1),
+        ("language", {}, {"language": "nb"}, NORWEGIAN, 1),
+        ("language", {}, {"language": "deu"}, GERMAN, None),
+        ("language", {}, {"language": "un"}, GERMAN, None),
     ],
 )
 def test_a_reward_gives(tmp_path, name, args, columns, completion, expected):
@@ -154,7 +166,7 @@ def test_the_whole_is_the_weighted_mean_of_what_applies(tmp_path):
 
 
 OWN = """
-import math, re, time
+import math, re, time; from typing import Literal
 
 def shout(prompts, completions, bonus, *, factor: float = 1.0, word: str, **columns):
     return [factor * (word.upper() in c[-1]["content"]) + b for c, b in zip(completions, bonus)]
@@ -201,6 +213,25 @@ def loops(completions, **columns):
 def backtracks(completions, **columns):
     return [bool(re.match("(a|a)*$", "a" * 99 + "b")) if c == "bad" else 1 for c in completions]
 
+def slow(completions, **columns):
+    time.sleep(0.3 * len(completions))
+    return [1] * len(completions)
+
+def loose(completions, *, seed: str, weight: float | None, steps: list[float], top: float | Literal["all"]):
+    assert (seed, top) == ("5e-1", "all")
+    return [weight + sum(steps)] * len(completions)
+
+class Named:
+    def __call__(self, prompts, completions, *, language, targets=None):
+        return [float(code == "en") for code in language]
+
+class Broken:
+    def __init__(self, start: int):
+        raise SystemExit(f"cannot start\\nat {start}")
+
+class Uncalled:
+    pass
+
 async def later(completions, **columns):
     return [1]
 """
@@ -228,6 +259,23 @@ def test_a_function_of_ones_own(tmp_path, own, monkeypatch):
     assert rewards_of(tmp_path, {"name": "own.bare"})(["p"], ["c"]) == [0.5]
 
 
+def test_arguments_of_ones_own_mean_what_their_function_says(tmp_path, own):
+    """Whatever keys of a training config have their names; and 5e-1, which YAML reads as text, is a number."""
+    args = {"seed": "5e-1", "weight": "-5e-1", "steps": ["1e1", 2], "top": "all"}
+    assert rewards_of(tmp_path, {"name": f"{own}:loose", "args": args})(["p"], ["c"]) == [-0.5 + 12]
+
+
+def test_a_class_gets_the_columns_that_it_names_after_a_star(tmp_path, own):
+    rewards = rewards_of(tmp_path, {"name": f"{own}:Named"})
+    assert rewards(["p", "p"], ["c", "c"], language=["en", "de"], id=["1", "2"]) == [1, 0]
+    with pytest.raises(UserError, match="'Named': needs the column 'language'"):
+        rewards(["p"], ["c"])
+
+
+def test_a_message_without_text_is_empty():
+    assert text_of([{"role": "assistant", "tool_calls": [{"type": "function"}]}]) == text_of([]) == ""
+
+
 def test_trls_own_rewards_work(tmp_path):
     rewards = rewards_of(tmp_path, {"name": "trl.rewards.think_format_reward"})
     thought = "<think>\nSo.\n</think>\nYes."
@@ -242,6 +290,14 @@ def test_what_hangs_is_stopped_and_named(tmp_path, own, name, completions):
     place = f"row i{completions.index('bad')}, completion 'bad'"
     with pytest.raises(UserError, match=f"reward '{name}': {place}: gave nothing within 0.2 s"):
         rewards(["p"] * len(completions), completions, id=[f"i{place}" for place in range(len(completions))])
+
+
+def test_a_batch_that_is_slow_blames_no_row(tmp_path, own):
+    rewards = rewards_of(tmp_path, {"name": f"{own}:slow"}, seconds=0.5)
+    with pytest.raises(UserError) as failure:
+        rewards(["p"] * 2, ["good", "fine"])
+    assert "a batch of 2 of which none fails alone, from row 0" in str(failure.value)
+    assert "gave nothing within 0.5 s; give a batch more with --seconds" in str(failure.value)
 
 
 @pytest.mark.parametrize(
@@ -342,6 +398,9 @@ def test_a_time_limit_outside_the_main_thread():
         ("- {name: 'own.py:shout'}", ["shout", "'word'"]),
         ("- {name: 'own.py:shout', args: {word: 3}}", ["'word'", "str", "3"]),
         ("- {name: 'own.py:later'}", ["coroutine"]),
+        ("- {name: 'own.py:Broken', args: {start: 3}}", ["cannot be made", r"SystemExit: cannot start\nat 3"]),
+        ("- {name: 'own.py:Uncalled'}", ["__call__"]),
+        ("- {name: builtins.max}", ["does not tell its parameters"]),
     ],
 )
 def test_a_wrong_yaml_is_one_line(tmp_path, own, monkeypatch, text, parts):
@@ -393,6 +452,8 @@ def test_score_prints_every_row_and_the_means(tmp_path):
         ('{"prompt": "p", "completion": [{"role": "assistant"}]}', ["f.jsonl:2", "content"]),
         ('{"prompt": "p", "completion": "c", "targets": "c"}', ["f.jsonl:2", "'targets'"]),
         ('{"prompt": "p", "completion": "c", "checks": "[]"}', ["f.jsonl:2", "'checks'"]),
+        ('{"prompt": "p", "completion": "c", "prompts": "c"}', ["f.jsonl:2", "'prompts'", "rename"]),
+        ('{"prompt": "p", "completion": "c", "self": "c"}', ["f.jsonl:2", "'self'", "rename"]),
     ],
 )
 def test_a_wrong_row_is_one_line(tmp_path, line, parts):
@@ -424,6 +485,9 @@ def test_the_docs_examples_work(tmp_path, monkeypatch):
     ]
     found = rewards.each(["p", "p"], said, language=["en", "de"], targets=[["Please sit down."], ["Bitte setz dich."]])
     assert found["polite"] == [1, None] and found["length"] == [1, 0.8] and all(found["chrf"])
+    with pytest.raises(UserError) as failure:
+        rewards(["p"], ["Yes."], language=["en"], id=["q17"])
+    assert f"error: {failure.value}".replace(str(tmp_path), "/home/me") in (ROOT / "docs" / "rewards.md").read_text()
 
 
 def test_the_built_in_names():

@@ -246,10 +246,18 @@ def number_of_sections(response: str, *, section_spliter: str, num_sections: int
     return len(re.findall(re.escape(section_spliter.strip()) + r"\s?\d+", response)) >= num_sections
 
 
-def json_text(response: str) -> Any:
-    """The value of a response that is JSON, alone or between fences. Raises `ValueError` where it is none."""
+def json_text(response: str, parse_constant: Callable[[str], Any] | None = None) -> Any:
+    """The value of a response that is JSON, alone or between fences.
+
+    Args:
+        parse_constant: makes a value of NaN, Infinity and -Infinity, which Python reads as numbers.
+
+    Raises:
+        ValueError: it is none.
+    """
     try:
-        return json.loads(re.sub(r"^```(?:json|Json|JSON)?|```$", "", response.strip()))
+        text = re.sub(r"^```(?:json|Json|JSON)?|```$", "", response.strip())
+        return json.loads(text, parse_constant=parse_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -6,7 +6,7 @@ import pycld2
 
 _NOW = {"iw": "he", "jw": "jv"}  # codes that ISO 639-1 has withdrawn
 
-CODES = frozenset(_NOW.get(code, code.partition("-")[0]) for _, code in pycld2.LANGUAGES)
+CODES = frozenset(_NOW.get(code, code.partition("-")[0]) for _, code in pycld2.LANGUAGES) - {"un"}
 """What `identify` can say."""
 
 

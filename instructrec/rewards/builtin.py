@@ -7,7 +7,7 @@ after the `*`, or those of the class.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from instructrec.core.checks import json_text, satisfied
 from instructrec.core.errors import UserError
@@ -71,22 +71,29 @@ class Language:
     """1 if a completion is in the language of its row, else 0; null where either cannot be told.
 
     Args:
-        code: an ISO 639-1 code in place of the rows' own.
+        code: an ISO 639-1 code in place of the rows' own; a region after it does not count.
     """
 
     def __init__(self, code: str | None = None) -> None:
-        if code is not None and code not in CODES:
+        self._code = _told(code)
+        if code is not None and self._code is None:
             raise UserError(f"code {code!r} is of no language that can be told; give one like en or zh")
-        self._code = code
 
     def __call__(
         self, prompts: Any, completions: Any, language: Sequence[str | None] | None = None, **columns: Any
     ) -> list[float | None]:
         rewards: list[float | None] = []
         for completion, own in zip(completions, language or [None] * len(completions), strict=True):
-            wanted, found = self._code or own, identify(text_of(completion))
-            rewards.append(float(found == wanted.partition("-")[0]) if wanted and found else None)
+            wanted, found = self._code or _told(own), identify(text_of(completion))
+            rewards.append(float(found == wanted) if wanted and found else None)
         return rewards
+
+
+def _told(language: str | None) -> str | None:
+    """What `identify` calls a language; null where it never says so."""
+    code = (language or "").partition("-")[0].lower()
+    code = "no" if code == "nb" else code  # Bokmål is what it calls Norwegian
+    return code if code in CODES else None
 
 
 class Length:
@@ -126,10 +133,14 @@ class Json:
 
     def _is_valid(self, text: str) -> bool:
         try:
-            value = json_text(text)
-        except ValueError:
+            value = json_text(text, parse_constant=_no_json)
+            return self._validator is None or self._validator.is_valid(value)
+        except (ValueError, RecursionError):  # what a schema that refers to itself makes of deep nesting
             return False
-        return self._validator is None or self._validator.is_valid(value)
+
+
+def _no_json(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _validator(schema: dict[str, Any] | str) -> Any:

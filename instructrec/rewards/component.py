@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import _base as futures
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from typing import Any
 
 from instructrec.core.errors import UserError
@@ -27,12 +27,15 @@ FAILURES = (Exception, SystemExit, Overrun)
 """What code of others may raise; Ctrl-C is none of it."""
 
 _GIVEN = ("prompts", "completions")
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _OURS = (__file__, time_limit.__file__, futures.__file__)
 
 
 def text_of(completion: str | Messages) -> str:
     """The text of a completion: of its last message, if it is a list of them."""
-    content: Any = completion if isinstance(completion, str) else completion[-1]["content"] if completion else ""
+    if isinstance(completion, str):
+        return completion
+    content = completion[-1].get("content") if completion else None  # a message may have tool calls alone
     if isinstance(content, list):  # parts, as where there are images too
         return "".join(part.get("text") or "" for part in content)
     return content or ""
@@ -74,11 +77,12 @@ class Component:
         if load := getattr(self.function, "load", None):
             load()
         try:
-            values = self._run(batch, self.seconds)
+            values = self._run(batch)
         except FAILURES as error:
             place, cause = self._alone(batch, len(completions), error)
             whole = f"a batch of {len(completions)} of which none fails alone, from " if place is None else ""
-            reason = f"{whole}{_place(place or 0, completions, columns)}: {self._describe(cause)}"
+            more = "; give a batch more with --seconds" if place is None and isinstance(cause, Overrun) else ""
+            reason = f"{whole}{_place(place or 0, completions, columns)}: {self._describe(cause)}{more}"
             raise UserError(f"reward {self.name!r}: {reason}") from cause
         if len(values) != len(completions):
             raise UserError(
@@ -94,45 +98,41 @@ class Component:
                 )
         return [None if value is None else float(value) for value in values]
 
-    @cached_property
-    def _parameters(self) -> dict[str, inspect.Parameter]:
-        return dict(inspect.signature(self.function).parameters)
-
     def _taken(self, columns: dict[str, Any]) -> dict[str, Any]:
         """What the function takes of the columns: those it names, or all where it has `**`; never its arguments."""
-        kinds = {name: parameter.kind for name, parameter in self._parameters.items()}
-        for name, parameter in self._parameters.items():
-            if (
-                parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-                and parameter.default is parameter.empty
-                and name not in columns
-            ):
+        parameters = inspect.signature(self.function).parameters
+        kinds = {name: parameter.kind for name, parameter in parameters.items()}
+        arguments: set[str] = set()
+        if isinstance(self.function, partial) or inspect.isroutine(self.function):  # a class has its own in `__init__`
+            arguments = {name for name, kind in kinds.items() if kind is inspect.Parameter.KEYWORD_ONLY} - {*_GIVEN}
+        for name, parameter in parameters.items():
+            needed = parameter.kind in _NAMED and parameter.default is parameter.empty
+            if needed and name not in columns and name not in arguments:
                 raise UserError(f"reward {self.name!r}: needs the column {name!r}, which the data do not have")
         every = inspect.Parameter.VAR_KEYWORD in kinds.values()
-        return {
-            name: value
-            for name, value in columns.items()
-            if (name in kinds or every) and (name in _GIVEN or kinds.get(name) is not inspect.Parameter.KEYWORD_ONLY)
-        }
+        return {name: value for name, value in columns.items() if (name in kinds or every) and name not in arguments}
 
-    def _run(self, batch: dict[str, Any], seconds: float) -> list[Any]:
-        return within(seconds, lambda: list(self.function(**batch)))  # `list`: a generator runs in here too
+    def _run(self, batch: dict[str, Any]) -> list[Any]:
+        return within(self.seconds, lambda: list(self.function(**batch)))  # `list`: a generator runs in here too
 
     def _alone(self, batch: dict[str, Any], size: int, error: BaseException) -> tuple[int | None, BaseException]:
-        """Which completion makes the function fail, found by giving it one after the other, in the same time."""
+        """Which completion makes the function fail, found by giving it one after the other.
+
+        The last of them starts within the time limit, and each has all of it: none is blamed for what others took.
+        """
         if size == 1:
             return 0, error
         end = time.monotonic() + self.seconds
         for place in range(size):
+            if time.monotonic() >= end:
+                break
             one = {
                 name: value[place : place + 1] if isinstance(value, (list, tuple)) and len(value) == size else value
                 for name, value in batch.items()
             }
             try:
-                self._run(one, max(end - time.monotonic(), 0.01))
+                self._run(one)
             except FAILURES as alone:
-                if isinstance(alone, Overrun) and not isinstance(error, Overrun):
-                    break
                 return place, alone
         return None, error
 

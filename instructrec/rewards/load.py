@@ -11,13 +11,14 @@ import sys
 import typing
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import field, make_dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from instructrec.config import check_types, parse_yaml
+from instructrec.config import RANGES, check_types, parse_yaml
 from instructrec.core.errors import UserError, nearest
 from instructrec.core.files import one_line
 from instructrec.rewards.builtin import BUILT_IN
@@ -125,12 +126,16 @@ def _with_arguments(function: Callable[..., Any], args: dict[str, Any], where: s
     """The function with its arguments, or the instance that the class makes of them.
 
     Raises:
-        UserError: an argument is unknown, missing, or not of the type that it is annotated with.
+        UserError: an argument is unknown, missing, or not of the type that it is annotated with; or the class fails.
     """
     is_class = inspect.isclass(function)
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        raise UserError(f"{where}: does not tell its parameters; wrap it in a function that has them") from None
     parameters = {
         name: parameter
-        for name, parameter in inspect.signature(function).parameters.items()
+        for name, parameter in signature.parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY or (is_class and parameter.kind is parameter.POSITIONAL_OR_KEYWORD)
         if name not in _PROMPTS
     }
@@ -143,14 +148,32 @@ def _with_arguments(function: Callable[..., Any], args: dict[str, Any], where: s
             raise UserError(f"{where}: needs the argument {name!r}")
     hints = _hints(function.__init__ if is_class else function)
     given = [(name, hints.get(name, Any), field(default=None)) for name in args]
-    check_types(args, make_dataclass("Arguments", given), f"{where}, args")
-    args = {name: float(value) if hints.get(name) is float else value for name, value in args.items()}
+    # Of a user's own, a `seed` or a `weight` may be anything.
+    ranges = RANGES if function in BUILT_IN.values() else {}
+    check_types(args, make_dataclass("Arguments", given), f"{where}, args", ranges)
+    args = {name: _as_number(value, hints.get(name)) for name, value in args.items()}
     if not is_class:
         return partial(function, **args) if args else function
     try:
-        return function(**args)
+        made = function(**args)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
+    except (Exception, SystemExit) as error:  # of the class's own code, too
+        raise UserError(f"{where}: cannot be made ({type(error).__name__}: {one_line(str(error))})") from error
+    if not callable(made):
+        raise UserError(f"{where}: its instances cannot be called; give the class a method __call__")
+    return made
+
+
+def _as_number(value: Any, hint: Any) -> Any:
+    """YAML reads 5e-1 as text: the number, where it cannot be meant as text."""
+    kinds = typing.get_args(hint) or (hint,)
+    if isinstance(value, list):
+        return [_as_number(item, hint) for item in value]
+    if isinstance(value, str) and float in kinds and str not in kinds:
+        with suppress(ValueError):  # of another of its kinds
+            return float(value)
+    return value
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:

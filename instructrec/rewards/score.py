@@ -22,7 +22,9 @@ _RESPONSE = pa.schema(
         *(INSTRUCTION.field(name).with_nullable(True) for name in ("id", "language", "targets", "choices", "checks")),
     ]
 )
-"""What is known of a row; it may have any other key, for rewards of a user's own."""
+"""What is known of a row; it may have any other key but these, for rewards of a user's own."""
+
+_ARGUMENTS = ("prompts", "completions", "self")
 
 
 def score_file(path: Path, rewards: Rewards) -> Iterator[tuple[str, dict[str, float | None], float | None]]:
@@ -47,6 +49,9 @@ def score_file(path: Path, rewards: Rewards) -> Iterator[tuple[str, dict[str, fl
 def _row(where: str, record: Any) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise UserError(f"{where}: must be an object with 'prompt' and 'completion'")
+    for key in record:
+        if key in _ARGUMENTS:
+            raise UserError(f"{where}: a key cannot be called {key!r}, as an argument of every reward is; rename it")
     row = dict(record)
     for key, role in (("prompt", "user"), ("completion", "assistant")):
         if isinstance(row.get(key), str):
