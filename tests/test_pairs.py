@@ -178,6 +178,7 @@ def test_pairs_keep_the_contract(made, instruction_set):
             row = own[one["prompt"][-1]["content"], chosen["content"]]  # of the same split
             assert one["prompt"] == row["prompt"] and one["source"] == row["source"] and one["margin"] is None
             assert not exact_match(rejected["content"], row["targets"])
+            assert rejected["content"] == rejected["content"].strip()
             if row["checks"]:
                 assert not all(satisfied_loose(row["checks"], rejected["content"]))
             else:

@@ -103,7 +103,8 @@ def corrupt(name: str, task: Task, rng: random.Random) -> str | None:
     tells little about which answer is right.
     """
     longer, length = rng.random() < 0.5, len(task.answer)
-    candidates = [c for c in islice(CORRUPTORS[name](task, rng), MOST_CANDIDATES) if is_wrong(task, c)]
+    found = (c.strip() for c in islice(CORRUPTORS[name](task, rng), MOST_CANDIDATES))  # white space would tell it
+    candidates = [c for c in found if is_wrong(task, c)]
     return min(
         candidates,
         key=lambda c: (len(c) != length and (len(c) > length) != longer, abs(len(c) - length)),
