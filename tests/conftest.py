@@ -219,7 +219,7 @@ def tiny_model(tiny_model_of: Callable[[str], Path]) -> Path:
 
 
 def save_tiny_model(
-    folder: Path, instruction_set: Path, model_type: str, template: str, end: str = "<|im_end|>", **sizes: int
+    folder: Path, instruction_set: Path, model_type: str, template: str, end: str = "<|im_end|>", **sizes: float
 ) -> None:
     """Save a two-layer model of an architecture, with a tokenizer and a chat template whose turns end with `end`."""
     import torch

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import (
+    CHATML,
     FOUR_STEPS,
     ROOT,
     assert_one_line_error,
@@ -24,6 +25,7 @@ from conftest import (
     recipe,
     said,
     save_splits,
+    save_tiny_model,
     weights,
 )
 
@@ -370,23 +372,21 @@ class TestWatch:
         assert "since step 0 reward rose from 0.400 to 0.700" in line
         assert warnings(history[:1] + history[3:], ["reward"], self.WORSE) == []
 
-    def test_a_real_log_has_what_it_looks_at(self, given, tmp_path):
-        """A run that learns to rank and unlearns to answer, by a little: a tiny model has not much to unlearn.
-
-        All validation pairs are those that it is shown but for the prompt, so that it does learn to rank them.
-        """
+    def test_a_run_that_ruins_the_model_is_told(self, given, instruction_set, start_of, tmp_path):
+        """It learns to say yes, whatever it is asked. With the usual small weights no answer could become unlikely."""
+        base = tmp_path / "base"
+        save_tiny_model(base, instruction_set, "llama", CHATML, initializer_range=0.3)
         pair = TestPairs.pair
         splits = {"train": [pair(n) for n in range(8)], "validation": [pair(n) for n in range(8, 12)]}
         save_splits(tmp_path / "pairs", splits | {"test_documents": [], "test_corruptors": []})
-        more = {"max_steps": 8, "save_steps": 8, "eval_steps": 8, "learning_rate": 0.1, "ranked_pairs": 0}
-        done = recipe("dpo.py", *given(tmp_path / "out", **more, dataset_name=tmp_path / "pairs"))
+        more = {"model_name_or_path": base, "init_adapter": start_of(base), "dataset_name": tmp_path / "pairs"}
+        more |= {"max_steps": 8, "save_steps": 8, "eval_steps": 8, "learning_rate": 0.1, "ranked_pairs": 0}
+        done = recipe("dpo.py", *given(tmp_path / "out", **more))
         assert done.returncode == 0, done.stderr
         history = log_history(tmp_path / "out", 8)
         margins = [entry["eval_rewards/margins"] for entry in history if "eval_rewards/margins" in entry]
         assert margins[0] == 0 < margins[-1]
-        assert "warning" not in done.stderr
-        (line,) = warnings(history, self.REWARDS, {"eval_gold_nll": 0.01})
-        assert "since step 0 rewards/margins rose from 0.000" in line and "held-out gold_nll went from" in line
+        assert "warning: since step 0 rewards/margins rose" in done.stderr
 
 
 def test_a_frozen_copy_has_the_types_of_what_trains(start_of, tiny_model, tmp_path):
