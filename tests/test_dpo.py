@@ -141,14 +141,16 @@ class TestDpo:
 
     def test_two_processes_equal_one(self, given, start_of, tiny_model, tmp_path):
         """Two processes with two pairs each take the same steps as one with four."""
+        one, two = (
+            given(tmp_path / name, per_device_train_batch_size=batch) for name, batch in (("one", 4), ("two", 2))
+        )
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        for name, launcher, batch in (("one", [sys.executable], 4), ("two", torchrun, 2)):
-            flags = given(tmp_path / name, per_device_train_batch_size=batch)
-            command = [*launcher, str(ROOT / "recipes" / "dpo.py"), *flags]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        command = [*torchrun, str(ROOT / "recipes" / "dpo.py"), *two]
+        apart = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        for done, name, processes in ((recipe("dpo.py", *one), "one", 1), (apart, "two", 2)):
             assert done.returncode == 0, done.stderr
             lineage = json.loads((tmp_path / name / "lineage.json").read_text())
-            assert lineage["training"]["processes"] == {"one": 1, "two": 2}[name]
+            assert lineage["training"]["processes"] == processes
         assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
         assert len(set(losses(tmp_path / "one"))) == 4
         # Adam divides gradients by their size: where a pair's two halves all but cancel, their last digits count.

@@ -91,18 +91,18 @@ def test_a_plan_counts_the_real_model_and_fits_the_card(name, planned):
     assert found.run.largest > 1900  # of 2,048 tokens
     assert found.memory.peak < CARD - SPARE
 
+    row = next(line for line in (RECIPES / "README.md").read_text().splitlines() if f"{name}/sft.yaml" in line)
+    weights, peak = (float(number) for number in re.findall(r"(\d+\.\d) GiB", row))
+    assert weights == pytest.approx(found.memory.parts["weights"] / GiB, abs=0.05)
+    assert peak == pytest.approx(found.memory.peak / GiB, abs=0.15)
+    assert "never run" in row
+
 
 @pytest.mark.parametrize("name", SIZES)
 def test_dpo_takes_no_second_base_model(name, planned, pairs):
     found = planned(name, ROOT / "accelerate_configs" / "single_gpu.yaml", "dpo", dataset_name=pairs, max_train_rows=8)
     assert found.model.trainable == PARAMETERS[name][1] and found.memory.peak < CARD - SPARE
     assert found.memory.parts["reference"] == found.memory.parts["adapter"] < found.memory.parts["weights"] / 20
-
-    row = next(line for line in (RECIPES / "README.md").read_text().splitlines() if f"{name}/sft.yaml" in line)
-    weights, peak = (float(number) for number in re.findall(r"(\d+\.\d) GiB", row))
-    assert weights == pytest.approx(found.memory.parts["weights"] / GiB, abs=0.05)
-    assert peak == pytest.approx(found.memory.peak / GiB, abs=0.15)
-    assert "never run" in row
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

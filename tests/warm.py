@@ -7,6 +7,7 @@ each with a line, the exit status.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
@@ -24,6 +25,7 @@ def main() -> None:
     import instructrec.publish
     import instructrec.training  # noqa: F401
 
+    gc.freeze()  # or every fork would copy what is imported, two seconds of it, to look for garbage at its end
     for line in sys.stdin:
         job = json.loads(line)
         child = os.fork()
