@@ -8,7 +8,6 @@ each with a line, the exit status.
 from __future__ import annotations
 
 import atexit
-import gc
 import json
 import os
 import runpy
@@ -28,7 +27,6 @@ def main() -> None:
     import instructrec.publish
     import instructrec.training  # noqa: F401
 
-    gc.freeze()  # or every fork would copy what is imported, two seconds of it, to look for garbage at its end
     for line in sys.stdin:
         job = json.loads(line)
         child = os.fork()
