@@ -22,6 +22,8 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 from trl import get_quantization_config
+from trl.kernels.chunked_logprob import _use_triton
+from trl.trainer import utils as trl_utils
 
 from instructrec.core.errors import UserError
 from instructrec.core.files import write_json
@@ -146,8 +148,18 @@ def make_trainer(kind: Any, base: Path, args: Any, model: Any, tokenizer: Any, p
     trainer.remove_callback(PrinterCallback)
     trainable_on_cpu(trainer.model)
     keep_types(trainer.model)
+    score_answers_only()
     _end_where_told(trainer)
     return trainer
+
+
+def score_answers_only() -> None:
+    """Let the fused head of TRL leave out, on a CPU too, the positions whose next token no loss asks for.
+
+    Of instructions these are most. TRL 1.16 scores them all where there is no Triton, so that a device which compiles
+    for each shape has one shape; a CPU has no such need.
+    """
+    trl_utils._use_triton = lambda device: device.type == "cpu" or _use_triton(device)
 
 
 def _end_where_told(trainer: Any) -> None:

@@ -52,6 +52,7 @@ def main() -> None:
     from instructrec.preferences.rankings import as_lines
     from instructrec.preflight import preflight_pairs, tokens_of_pairs
     from instructrec.saved import save_checked
+    from instructrec.trainers.shared_prefix import sharing
     from instructrec.training import ProgressLine, ending, facts, held_out, make_trainer, prepare_output
 
     threads = use_all_cores()
@@ -78,7 +79,7 @@ def main() -> None:
 
     coarse = args.bf16 or args.fp16 or model.load_in_4bit or model.load_in_8bit or model.dtype != "float32"
     trainer = make_trainer(
-        DPOTrainer,
+        sharing(DPOTrainer),
         folder,
         args,
         model,

@@ -49,6 +49,7 @@ def main() -> None:
     from instructrec.preferences.rankings import as_lines
     from instructrec.preflight import preflight_pairs, tokens_of_pairs
     from instructrec.saved import save_checked
+    from instructrec.trainers.shared_prefix import sharing
     from instructrec.training import ProgressLine, ending, facts, held_out, make_trainer, prepare_output
 
     threads = use_all_cores()
@@ -73,7 +74,7 @@ def main() -> None:
 
     model.lora_task_type = SCORES
     trainer = make_trainer(
-        RewardTrainer,
+        sharing(RewardTrainer),
         folder,
         args,
         model,
