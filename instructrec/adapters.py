@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,6 +131,15 @@ def match_types(model: Any, name: str, like: str) -> None:
         if name in (parts := path.split(".")):
             other = ".".join(like if part == name else part for part in parts)
             parameter.data = parameter.data.to(parameters[other].dtype)
+
+
+@contextmanager
+def reference(model: Any) -> Iterator[None]:
+    """Within it, a PEFT model is what its policy is compared with: the frozen copy `ref`, else the base alone."""
+    from trl.trainer.utils import use_adapter
+
+    with use_adapter(model, "ref" if "ref" in model.peft_config else None):
+        yield
 
 
 def comparable(value: Any) -> Any:

@@ -696,7 +696,7 @@ def plan(
         Path | None, typer.Option(help="A file of accelerate_configs/. Default: one process on this machine.")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="sft, dpo or reward. Default: what the YAML is named, else sft.")
+        str | None, typer.Option(help="sft, dpo, reward, grpo or ppo. Default: what the YAML is named, else sft.")
     ] = None,
     probe: Annotated[bool, typer.Option("--probe", help="Also load the weights and time three steps here.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,

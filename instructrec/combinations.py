@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from instructrec.config import COMMAND_LINE
@@ -26,6 +28,9 @@ DPO_LOSSES = (
     *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired"),
     *("apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"),
 )
+SAMPLED_AS_SCORED = {"top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0, "generation_kwargs": None}
+"""Keys of generation that TRL does not know of where it computes the probabilities of answers, and their values that
+change nothing (trl#615)."""
 OF_DIFFERENCES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft")
 """The losses of TRL's DPO, and those among them that another divergence than the reverse KL leaves meaningful."""
 
@@ -41,8 +46,8 @@ def check_combinations(values: Mapping[str, Any], given: Mapping[str, str]) -> N
     """
     known = defaultdict(lambda: None, values)
     for faults in (
-        *(_data, _precision, _preferences, _reward_model, _quantization, _adapter, _attention, _steps, _resumption),
-        *(_best_model, _trackers),
+        *(_data, _precision, _preferences, _reward_model, _answers, _policy, _quantization, _adapter, _attention),
+        *(_steps, _resumption, _best_model, _trackers),
     ):
         for fault in faults(known, given):
             raise UserError(fault)
@@ -161,6 +166,61 @@ def _preferences(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str
         yield f"f_divergence_type: {odd[0]} is defined for reverse_kl only; leave it out"
 
 
+def _answers(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
+    """Of GRPO and RLOO."""
+    if "num_generations" not in v or "num_ppo_epochs" in v:
+        return
+    if (v["num_generations"] or 2) < 2:
+        yield "num_generations: must be 2 or more, because answers to a prompt are compared; set num_generations: 8"
+    if v["beta"] < 0:
+        yield f"beta: must be 0 or more, not {v['beta']}: it holds the policy to its reference; set beta: 0.04"
+    if v["beta"] and not v["use_peft"]:
+        yield "use_peft: with all weights trained the reference would be a second model; set use_peft: true, or beta: 0"
+    if v["sync_ref_model"]:
+        yield "sync_ref_model: the reference is the frozen copy of the adapter and stays as it is; leave it out"
+    if v["reward_weights"] is not None:
+        yield "reward_weights: the YAML of the rewards has their weights; leave it out"
+    if v["remove_unused_columns"]:
+        yield "remove_unused_columns: rewards read the other columns of a row; leave it out"
+    if not v["disable_dropout"] and v["use_peft"] and v["lora_dropout"]:
+        yield "disable_dropout: with dropout an answer is sampled from another policy than learns; set it to true"
+    for key, plain in SAMPLED_AS_SCORED.items():
+        if v[key] != plain:
+            yield f"{key}: answers would be sampled from another distribution than the one that learns; leave it out"
+    for key in ("use_transformers_continuous_batching", "use_transformers_paged"):
+        if v[key]:
+            yield f"{key}: it turns the adapter into 16 bits while it samples; leave it out"
+    if v["use_vllm"] and find_spec("vllm") is None:
+        yield "use_vllm: vllm is not installed; run `pip install 'trl[vllm]'`, or leave it out"
+    if v["generation_batch_size"] is not None:
+        yield "generation_batch_size: depends on the number of processes; set steps_per_generation in its place"
+    # TRL samples anew when it resumes, wherever it was.
+    accumulated = v["gradient_accumulation_steps"]
+    steps = math.lcm((v["steps_per_generation"] or accumulated) * v["num_iterations"], accumulated) // accumulated
+    if v["save_strategy"] == "steps" and steps > 1 and v["save_steps"] % steps:
+        yield (
+            f"save_steps: the same answers are learnt from for {steps} steps, and a run that resumes between them "
+            f"would sample others; set save_steps: {steps * max(1, round(v['save_steps'] / steps))}"
+        )
+
+
+def _policy(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
+    """Of PPO."""
+    if "num_ppo_epochs" not in v:
+        return
+    if not v["use_peft"]:
+        yield "use_peft: with all weights trained the reference would be a second model; set use_peft: true"
+    if v["lora_dropout"] and "lora_dropout" in given:
+        yield "lora_dropout: what is scored must be what was drawn, so that PPO has no dropout; leave it out"
+    if v["critic"] == "adapter" and v["activation_checkpointing"]:
+        yield (
+            "activation_checkpointing: a layer of the critic would be computed again with the adapter of the policy; "
+            "set critic: stop_gradient, or activation_checkpointing: false"
+        )
+    if v["kl_target"] is not None and not v["kl_coef"]:
+        yield "kl_target: kl_coef is 0 and stays so, whatever it is multiplied by; set kl_coef: 0.05"
+
+
 def _best_model(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
     if not v["load_best_model_at_end"]:
         return
@@ -183,6 +243,8 @@ def _best_model(v: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]
         metrics += ["rewards/accuracies", "rewards/margins"]
     elif "center_rewards_coefficient" in v:  # a reward model, which cannot be asked instructions
         metrics = ["loss", "accuracy", "margin"]
+    elif "num_generations" in v:  # of rewards the best is what was trained for, and their loss means nothing
+        metrics = [*WATCHED]
     if metric not in metrics:
         yield f"metric_for_best_model: must be one of {', '.join(metrics)}, not {metric!r}.{nearest(metric, metrics)}"
     # transformers takes every metric whose name does not end in `loss` for one that should grow.

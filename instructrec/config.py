@@ -53,15 +53,20 @@ RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
             lambda n: n >= 1,
             "lora_r lora_alpha per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
             "eval_accumulation_steps save_total_limit patience dataset_num_proc dataloader_prefetch_factor "
-            "max_train_rows",
+            "max_train_rows max_prompt_length max_completion_length num_generations_eval num_iterations "
+            "steps_per_generation",
         ),
         (
             "0 or more",
             lambda n: n >= 0,
             "weight_decay max_grad_norm warmup_steps neftune_noise_alpha dataloader_num_workers eval_items eval_delay "
-            "tolerance center_rewards_coefficient ranked_pairs",
+            "tolerance center_rewards_coefficient ranked_pairs epsilon epsilon_high",
         ),
-        ("above 0", lambda n: n > 0, "learning_rate num_train_epochs adam_epsilon discopop_tau"),
+        (
+            "above 0",
+            lambda n: n > 0,
+            "learning_rate num_train_epochs adam_epsilon discopop_tau temperature reward_seconds",
+        ),
         ("above 0 and 100 at most", lambda n: 0 < n <= 100, "weight"),
         ("above 0 and below 1", lambda n: 0 < n < 1, "share"),
         ("above 0 (below 1: a share of all steps)", lambda n: n > 0, "eval_steps save_steps logging_steps"),
@@ -70,8 +75,16 @@ RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
             lambda n: 0 <= n < 1,
             "lora_dropout label_smoothing_factor label_smoothing adam_beta1 adam_beta2",
         ),
-        ("between 0 and 1", lambda n: 0 <= n <= 1, "ld_alpha"),
+        ("between 0 and 1", lambda n: 0 <= n <= 1, "ld_alpha gamma lam"),
         ("1 or more, or -1 for whole epochs", lambda n: n == -1 or n >= 1, "max_steps"),
+        (
+            "1 or more",
+            lambda n: n >= 1,
+            "num_generations num_ppo_epochs num_mini_batches rollout_batch_size kl_horizon",
+        ),
+        ("0 or more", lambda n: n >= 0, "missing_eos_penalty kl_coef vf_coef entropy_coef logged_samples"),
+        ("above 0", lambda n: n > 0, "value_head_learning_rate cliprange_value kl_target stop_kl"),
+        ("above 0 and 1 at most", lambda n: 0 < n <= 1, "cliprange"),
         ("2 or more, because a token is predicted from those before it", lambda n: n >= 2, "max_length"),
         ("between 0 and 4294967295", lambda n: 0 <= n < 2**32, "seed data_seed"),
     )
@@ -291,6 +304,35 @@ def print_help(docstring: str, own: Sequence[type], others: Sequence[type] = ())
     print(_usage(docstring, own, others))
 
 
+def _without_config(argv: Sequence[str] | None, default_config: Path | None) -> tuple[list[str], Path | None]:
+    """The command line without `--config`, and the YAML that it names, else the default one."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == "--config":
+            if not equals and place + 1 == len(arguments):
+                raise UserError("command line: --config needs a YAML file")
+            config = Path(value if equals else arguments[place + 1])
+            del arguments[place : place + (1 if equals else 2)]
+            return arguments, config
+    return arguments, default_config
+
+
+def peek(key: str, default_config: Path | None, argv: Sequence[str] | None = None) -> Any:
+    """The value of one key, by which the records are chosen that the whole config is then parsed into.
+
+    Returns:
+        What `--key` says, else the YAML; null where neither does.
+    """
+    arguments, config = _without_config(argv, default_config)
+    value = read_yaml(config).get(key) if config else None
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        name, equals, text = argument.partition("=")
+        if name == f"--{key}":
+            value = text if equals else following
+    return value
+
+
 def parse(
     records: Sequence[type], default_config: Path | None, argv: Sequence[str] | None = None
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -326,16 +368,7 @@ def parse_with_origins(
         action.choices = None  # `check_types` names the nearest one
         if typing.get_origin(action.type) is dict:
             action.type = _mapping
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    config = default_config
-    for place, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name == "--config":
-            if not equals and place + 1 == len(arguments):
-                raise UserError("command line: --config needs a YAML file")
-            config = Path(value if equals else arguments[place + 1])
-            del arguments[place : place + (1 if equals else 2)]
-            break
+    arguments, config = _without_config(argv, default_config)
     values = read_yaml(config) if config else {}
     if "env" in values:
         raise UserError(f"config {config}: key 'env' is not read; set environment variables in the shell")

@@ -74,3 +74,36 @@ class FirstLoss(TrainerCallback):
             f"first loss: is {loss:.4f} and not {self.expected:.4f}, which it is as long as the policy is its own "
             f"reference: {cause}"
         )
+
+
+class FirstKl(TrainerCallback):
+    """Ends a run of GRPO, RLOO or PPO whose policy is not its own reference before it has learnt anything.
+
+    Their distance is then 0 in every token (a reference that is another model shows in its first value; trl#1340).
+
+    Args:
+        args: the trainer's; its `logging_first_step` is set, for the distance is read from the
+            trainer's log.
+        coarse: whether the model computes in 16 bits somewhere.
+    """
+
+    def __init__(self, args: Any, coarse: bool) -> None:
+        self.tolerance = ROUNDED if coarse else EXACT
+        args.logging_first_step = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Raise `UserError` at the first step if it is another; every process sees the same."""
+        kl = (logs or {}).get("kl", (logs or {}).get("objective/kl"))
+        if state.global_step != 1 or kl is None or abs(kl) <= self.tolerance:  # NaN is not
+            return
+        cause = "the reference is not the adapter that training starts from; give it as --init_adapter"
+        if not math.isfinite(kl):
+            cause = "a log-probability is not finite; give --dtype bfloat16 in place of float16, or look at the base"
+        raise UserError(f"first KL: is {kl:.4f} nats and not 0, as long as nothing is learnt: {cause}")

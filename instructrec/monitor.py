@@ -40,6 +40,7 @@ def warnings(history: Sequence[Mapping[str, Any]], rewards: Sequence[str], worse
     first: dict[str, Any] = {}
     latest: dict[str, Any] = {}
     for entry in history:
+        entry = {key: value for key, value in entry.items() if value is not None}  # a reward that applied to nothing
         first = {**entry, **first}
         latest = {**latest, **entry}
         if worse.keys() & entry.keys():
@@ -62,7 +63,7 @@ def warnings(history: Sequence[Mapping[str, Any]], rewards: Sequence[str], worse
             found.append(
                 f"since step {best['step']} {rises}, while held-out {_name(metric)} went from {best[metric]:.3f} to "
                 f"{now[metric]:.3f}: the reward is learnt at the cost of what it stands for; use an earlier "
-                "checkpoint, fewer steps, a lower --learning_rate or, with DPO, a higher --beta"
+                "checkpoint, fewer steps, a lower --learning_rate or a higher --beta"
             )
     return found
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from instructrec.adapters import AdapterArguments, Parent, read_parent
@@ -29,6 +30,15 @@ from instructrec.preflight import (
     tokens_of,
     tokens_of_pairs,
 )
+from instructrec.prompts import (
+    AlgorithmArguments,
+    Prompts,
+    PromptsArguments,
+    load_prompts,
+    preflight_prompts,
+    prompt_tokens,
+    trl_names,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -48,6 +58,7 @@ DECISIVE = {
     *("gradient_accumulation_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "bf16"),
     *("activation_checkpointing", "eval_strategy", "eval_items", "seed"),
     *("held_out_set", "init_adapter", "loss_type", "beta"),
+    *("rewards", "algorithm", "num_generations", "num_iterations", "max_prompt_length", "max_completion_length"),
 }
 """Keys that are shown even where nobody gave them: time, memory or results hang on them."""
 
@@ -144,6 +155,8 @@ class Stage(NamedTuple):
         shown: the first rows.
         parts: of a mixture.
         reference: the adapter that training goes on from, where a frozen copy of it is kept beside it.
+        options: what else the trainer takes.
+        batches: of a step of one process; default: `gradient_accumulation_steps`.
     """
 
     trainer: Any
@@ -155,6 +168,8 @@ class Stage(NamedTuple):
     shown: tuple[Shown, ...]
     parts: tuple[Use, ...] = ()
     reference: Parent | None = None
+    options: Mapping[str, Any] = MappingProxyType({})
+    batches: int | None = None
 
 
 def recipe_of(config: Path) -> str:
@@ -176,7 +191,7 @@ def plan(
         overrides: `--key value …`, as the recipe takes them.
         accelerate: a file of `accelerate_configs/`; one process without it.
         probe: load the weights and time a few steps on this machine.
-        recipe: `sft`, `dpo` or `reward`; default: by the YAML's name.
+        recipe: `sft`, `dpo`, `reward`, `grpo` or `ppo`; default: by the YAML's name.
 
     Raises:
         UserError: whatever the recipe would refuse before it loads weights.
@@ -190,9 +205,12 @@ def plan(
     if recipe not in RECIPES:
         raise UserError(f"--recipe: must be one of {', '.join(RECIPES)}, not {recipe!r}")
     own, theirs, prepare = RECIPES[recipe]
-    records = (*own, *_of_trl(theirs))
     arguments = cpu_flags(list(overrides))
-    instances, _, origins = parse_with_origins(records, None, ["--config", str(config), *arguments])
+    given = ["--config", str(config), *arguments]
+    if recipe == "grpo":
+        theirs = (trl_names(None, given)[0], *theirs[1:])
+    records = (*own, *_of_trl(theirs))
+    instances, _, origins = parse_with_origins(records, None, given)
     args, model = instances[-2:]
     if len(arguments) > len(overrides):
         origins["use_cpu"] = "this machine"
@@ -202,7 +220,7 @@ def plan(
     folder = resolve_model(name, model.model_revision, weights=probe)
     tokenizer, stage = prepare(instances, origins, name, folder, launch)
 
-    run, largest = schedule(stage.train, args, launch.processes, stage.left_out)
+    run, largest = schedule(stage.train, args, launch.processes, stage.left_out, stage.batches)
     evaluated = None
     if stage.evaluated is not None:
         evaluated = largest_batch(stage.evaluated, args.per_device_eval_batch_size)
@@ -225,10 +243,12 @@ def plan(
 
 
 def _of_trl(names: Sequence[str]) -> list[Any]:
-    """Records and trainers of TRL, which takes seconds to import."""
+    """Records and trainers of TRL, which takes seconds to import, and what stands in their place."""
     import trl
 
-    return [getattr(trl, name) for name in names]
+    from instructrec.trainers.ppo_config import PPOConfig
+
+    return [PPOConfig if name == "PPOConfig" else getattr(trl, name) for name in names]
 
 
 def _sft(
@@ -310,6 +330,86 @@ def _reward(
     return tokenizer, stage
 
 
+def _grpo(
+    instances: Sequence[Any], origins: dict[str, str], name: str, folder: Path, launch: Launch
+) -> tuple[Any, Stage]:
+    """The tokenizer and the `Stage` of recipes/grpo.py, all answers as long as they may be."""
+    import trl
+
+    data, chosen, *others = instances
+    args = instances[-2]
+    prompts = load_prompts(data)
+    again = args.num_generations_eval or args.num_generations
+    tokenizer, stage = _of_answers(prompts, others, origins, name, folder, launch, args.num_iterations, again)
+    return tokenizer, stage._replace(
+        trainer=getattr(trl, f"{chosen.algorithm.upper()}Trainer"),
+        reference=stage.reference if args.beta else None,
+        options={"reward_funcs": prompts.rewards},
+    )
+
+
+def _ppo(
+    instances: Sequence[Any], origins: dict[str, str], name: str, folder: Path, launch: Launch
+) -> tuple[Any, Stage]:
+    """The tokenizer and the `Stage` of recipes/ppo.py, all answers as long as they may be."""
+    from instructrec.trainers.ppo import PPOTrainer
+
+    data, *others = instances
+    args = instances[-2]
+    prompts = load_prompts(data)
+    tokenizer, stage = _of_answers(prompts, others, origins, name, folder, launch, args.num_ppo_epochs, 1)
+    return tokenizer, stage._replace(
+        trainer=PPOTrainer,
+        options={"rewards": prompts.rewards},
+        batches=args.gradient_accumulation_steps * args.num_mini_batches * args.num_ppo_epochs,
+    )
+
+
+def _of_answers(
+    prompts: Prompts,
+    instances: Sequence[Any],
+    origins: dict[str, str],
+    name: str,
+    folder: Path,
+    launch: Launch,
+    passes: int,
+    again: int,
+) -> tuple[Any, Stage]:
+    """The tokenizer and the `Stage` of a recipe that learns from answers to prompts, but for its trainer.
+
+    Args:
+        instances: of the records `AdapterArguments`, `HeldOutArguments`, the trainer's and `ModelConfig`.
+        passes: over the answers.
+        again: answers to each prompt of an evaluation.
+    """
+    from trl import get_peft_config
+
+    from instructrec.models import load_tokenizer
+    from instructrec.training import held_out
+
+    start, watched, args, model = instances
+    parent = read_parent(start.init_adapter, name, folder)
+    tokenizer = load_tokenizer(folder, parent.folder if parent else None)
+    if parent:
+        parent.take_over(model, origins)
+    evaluated, _ = held_out(watched, prompts.instructions, args, tokenizer, launch.strategy)
+    rows, _ = preflight_prompts(prompts, folder, tokenizer, args, model, launch.strategy)
+    if evaluated is not None:
+        evaluated, _ = prompts.asked(VALIDATION, watched.eval_items, tokenizer)
+    longest, ids = args.max_completion_length, prompt_tokens(rows, tokenizer)
+    shown = ((row, (tokens, [False] * len(tokens))) for row, tokens in zip(rows["id"][:SHOWN_ROWS], ids, strict=False))
+    return tokenizer, Stage(
+        trainer=None,
+        peft_config=parent.config if parent else get_peft_config(model),
+        rows=rows,
+        train=arrange_answers(ids, longest, args.num_generations * passes),
+        evaluated=None if evaluated is None else arrange_answers(prompt_tokens(evaluated, tokenizer), longest, again),
+        left_out=0,
+        shown=tuple(_shown(tokenizer, row, tokens) for row, tokens in shown),
+        reference=parent,
+    )
+
+
 def _of_pairs(
     pairs: Pairs,
     trainer: Any,
@@ -345,6 +445,12 @@ RECIPES: dict[str, tuple[tuple[type, ...], tuple[str, ...], Callable[..., tuple[
     "sft": ((DataArguments, AdapterArguments, HeldOutArguments), ("SFTConfig", "ModelConfig"), _sft),
     "dpo": ((PairsArguments, AdapterArguments, HeldOutArguments), ("DPOConfig", "ModelConfig"), _dpo),
     "reward": ((PairsArguments, HeldOutArguments), ("RewardConfig", "ModelConfig"), _reward),
+    "grpo": (
+        (PromptsArguments, AlgorithmArguments, AdapterArguments, HeldOutArguments),
+        ("GRPOConfig", "ModelConfig"),  # or RLOO's
+        _grpo,
+    ),
+    "ppo": ((PromptsArguments, AdapterArguments, HeldOutArguments), ("PPOConfig", "ModelConfig"), _ppo),
 }
 """Recipe → its own records and TRL's, and what prepares it."""
 
@@ -383,6 +489,12 @@ def arrange_pairs(pairs: Sequence[PairTokens]) -> Sequences:
     )
 
 
+def arrange_answers(prompts: Sequence[Sequence[int]], longest: int, each: int) -> Sequences:
+    """What is learnt from answers to prompts, every one of `longest` tokens: `each` of them in an epoch."""
+    lengths = tuple(len(ids) + longest for ids in prompts for _ in range(each))
+    return Sequences(tokens=lengths, supervised=(longest,) * len(lengths), longest=lengths, rows=len(prompts))
+
+
 def _batch(sequences: Sequences, chosen: Sequence[int]) -> Batch:
     supervised = sum(sequences.supervised[i] for i in chosen)
     if sequences.joined:
@@ -397,7 +509,9 @@ def largest_batch(sequences: Sequences, size: int) -> Batch:
     return max((_batch(sequences, order[i : i + size]) for i in order[::size]), key=lambda batch: batch.tokens)
 
 
-def schedule(sequences: Sequences, args: Any, processes: int, left_out: int) -> tuple[Run, Batch]:
+def schedule(
+    sequences: Sequences, args: Any, processes: int, left_out: int, batches_of_step: int | None = None
+) -> tuple[Run, Batch]:
     """Follow the trainer through its batches: what it processes in all, and the largest batch of a process.
 
     Every epoch has an order of its own, drawn from seed + epoch (accelerate's `SeedableRandomSampler`); process i takes
@@ -416,7 +530,8 @@ def schedule(sequences: Sequences, args: Any, processes: int, left_out: int) -> 
             f"dataloader_drop_last: {count_} sequences fill no batch of {size} for each of {processes} processes; "
             "leave it out"
         )
-    steps_per_epoch = math.ceil(rounds / args.gradient_accumulation_steps)
+    accumulated = batches_of_step or args.gradient_accumulation_steps
+    steps_per_epoch = math.ceil(rounds / accumulated)
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
     seed = args.seed if args.data_seed is None else args.data_seed
     largest, tokens, supervised, padded = Batch(1, 1, 0, sequences.joined), 0, 0, 0
@@ -424,7 +539,7 @@ def schedule(sequences: Sequences, args: Any, processes: int, left_out: int) -> 
         order = torch.randperm(count_, generator=torch.Generator().manual_seed(seed + epoch)).tolist()
         batches = [order[i : i + size] for i in range(0, count_, size)]
         left = steps - epoch * steps_per_epoch
-        for number in range(min(rounds, left * args.gradient_accumulation_steps) * processes):
+        for number in range(min(rounds, left * accumulated) * processes):
             chosen = batches[number % len(batches)]
             batch = _batch(sequences, chosen)
             largest = max(largest, batch, key=lambda batch: batch.tokens)
@@ -496,7 +611,7 @@ def _probe(folder: Path, args: Any, model: Any, tokenizer: Any, stage: Stage) ->
     less |= {"load_best_model_at_end": False, "report_to": ["none"]}
     with tempfile.TemporaryDirectory() as scratch:
         short = replace(args, output_dir=scratch, **less)
-        given = {"train_dataset": stage.rows, "callbacks": [clock]}
+        given = {"train_dataset": stage.rows, "callbacks": [clock], **stage.options}
         trainer = make_trainer(stage.trainer, folder, short, model, tokenizer, stage.peft_config, **given)
         if stage.reference:
             stage.reference.load_into(trainer.model)

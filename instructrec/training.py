@@ -6,12 +6,13 @@ import gc
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerate import PartialState
+from torch.utils.data import Sampler
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -41,8 +42,12 @@ if TYPE_CHECKING:
 RUN = "run.json"
 """The config that an output folder was started with."""
 
-RANKED = ("eval_rewards/accuracies", "eval_rewards/margins", "eval_accuracy", "eval_margin")
-"""What trainers on pairs tell of an evaluation beside its loss."""
+RANKED = ("eval_rewards/accuracies", "eval_rewards/margins", "eval_accuracy", "eval_margin", "eval_reward")
+"""What trainers on pairs or on answers tell of an evaluation beside its loss."""
+
+REWARDED = ("reward", "kl", "objective/kl")
+"""What trainers on answers tell of their steps: the mean reward, and nats between policy and reference, per token or,
+with PPO, per answer."""
 
 # Keys that change how a run is watched or where it runs, not what it computes.
 _HARMLESS = {"logging_steps", "save_steps", "save_total_limit", "report_to", "output_dir", "disable_tqdm", "use_cpu"}
@@ -177,6 +182,31 @@ def _end_where_told(trainer: Any) -> None:
     trainer._run_epoch = run_unless_done
 
 
+class _ByEpoch(Sampler[int]):
+    """A sampler of TRL whose order is decided by its seed and the trainer's epoch."""
+
+    def __init__(self, sampler: Any, trainer: Any) -> None:
+        self.sampler, self.trainer = sampler, trainer
+
+    def __iter__(self) -> Iterator[int]:
+        if self.sampler.shuffle:
+            self.sampler.generator.manual_seed(self.sampler.seed + int(self.trainer.state.epoch or 0))
+        return iter(self.sampler)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+
+def shuffle_by_epoch(trainer: Any) -> None:
+    """Let seed and epoch decide the order of the prompts of GRPO or RLOO, so that a run can resume in any epoch.
+
+    TRL's sampler shuffles by how often it was asked before: after an interruption in its second epoch a run would get
+    the order of the first.
+    """
+    make = trainer._get_train_sampler
+    trainer._get_train_sampler = lambda dataset=None: _ByEpoch(make(dataset), trainer)
+
+
 @contextmanager
 def ending(trainer: Any) -> Iterator[None]:
     """Within it a `Trainer` trains and saves; after it, its trackers are closed and the other processes parted from.
@@ -281,12 +311,12 @@ class ProgressLine(TrainerCallback):
         **_: Any,
     ) -> None:
         logs = logs or {}
-        if not state.is_world_process_zero or ("loss" not in logs and "eval_loss" not in logs):
+        if not state.is_world_process_zero or not {"loss", "eval_loss", "eval_reward"} & logs.keys():
             return
         now = time.monotonic()
-        if "eval_loss" in logs:
-            ranked = "".join(f"  {key.removeprefix('eval_')} {logs[key]:.3f}" for key in RANKED if key in logs)
-            print(f"      evaluation  loss {logs['eval_loss']:.4f}{ranked}", flush=True)
+        if "loss" not in logs:
+            loss = f"  loss {logs['eval_loss']:.4f}" if "eval_loss" in logs else ""
+            print(f"      evaluation{loss}{_figures(logs, RANKED)}", flush=True)
             return
         done, total = state.global_step, max(state.max_steps, 1)
         tokens = int(state.num_input_tokens_seen)
@@ -295,6 +325,11 @@ class ProgressLine(TrainerCallback):
         self.last_time, self.last_tokens = now, tokens
         print(
             f"{done / total:5.0%}  step {done}/{total}  loss {logs['loss']:.4f}  lr {logs.get('learning_rate', 0):.2e}"
-            f"  {speed:.0f} tok/s  {int(left) // 60}m{int(left) % 60:02d}s left",
+            f"{_figures(logs, REWARDED)}  {speed:.0f} tok/s  {int(left) // 60}m{int(left) % 60:02d}s left",
             flush=True,
         )
+
+
+def _figures(logs: dict[str, float], keys: Sequence[str]) -> str:
+    """Those of the keys that a log has; TRL logs null where a reward applied to nothing."""
+    return "".join(f"  {key.removeprefix('eval_')} {logs[key]:.3f}" for key in keys if logs.get(key) is not None)

@@ -325,6 +325,14 @@ def save_splits(folder: Path, splits: dict[str, list[dict]]) -> None:
 
 
 @pytest.fixture(scope="session")
+def sharp(instruction_set, tmp_path_factory) -> Path:
+    """A tiny model whose weights are large enough that an answer can become likely."""
+    folder = tmp_path_factory.mktemp("sharp") / "tiny"
+    save_tiny_model(folder, instruction_set, "llama", CHATML, initializer_range=0.3)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def start_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
     """Adapters to go on from, of whatever base: as one of `recipes/sft.py`, with random weights."""
 

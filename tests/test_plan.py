@@ -44,6 +44,8 @@ def test_every_recipe_yaml_can_be_planned_without_reading_weights(
         config = json.loads((start / "adapter_config.json").read_text())
         (start / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": str(weightless)}))
         given += ["--init_adapter", str(start)]
+    if "rewards:" in path.read_text():
+        given += ["--rewards", str(ROOT / "recipes" / "rewards.yaml"), "--max_prompt_length", "1024"]
     done = cli("plan", str(path), *given)
     assert done.returncode == 0, done.stderr
     for part in ("Parameters", "Memory of each device", "activations", "peak", "steps", "supervised", path.name):

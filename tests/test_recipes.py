@@ -36,6 +36,9 @@ def test_every_recipe_yaml_runs_for_two_steps(path, instruction_set, pairs, tiny
     less = {"dtype": values["dtype"], "gradient_accumulation_steps": 1, "max_train_rows": 100, "eval_items": 2}
     if "init_adapter" in values:
         less["init_adapter"] = start_of(model)
+    if "rewards" in values:
+        less |= {"rewards": ROOT / values["rewards"], "max_prompt_length": 1024, "max_completion_length": 16}
+        less |= {"warmup_steps": 0}
     if "held_out_set" in values:
         less |= {"max_train_rows": 16, "max_length": 1024, "warmup_steps": 0}
         flags = pair_flags(pairs, instruction_set, model, tmp_path / "out", **less)

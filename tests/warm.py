@@ -20,7 +20,7 @@ from typing import NoReturn
 def main() -> None:
     from peft import PeftModel  # noqa: F401
     from transformers import AutoModelForCausalLM, LlamaForCausalLM  # noqa: F401
-    from trl import DPOTrainer, RewardTrainer, SFTTrainer  # noqa: F401
+    from trl import DPOTrainer, GRPOTrainer, RewardTrainer, RLOOTrainer, SFTTrainer  # noqa: F401
 
     import instructrec.merge
     import instructrec.plan

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,6 +11,7 @@ import numpy as np
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
+from instructrec.adapters import reference
 from instructrec.core.schema import SIDES
 from instructrec.evaluation.scoring import Scorer
 from instructrec.evaluation.suites import Item
@@ -80,7 +80,7 @@ def rank_with_policy(
     fitting = _fitting(model, tokenizer, pairs)
     done(2 * (len(pairs) - len(fitting)))
     after = likelihoods(model, tokenizer, fitting, batch_size, done)
-    with _reference(model):
+    with reference(model):
         before = likelihoods(model, tokenizer, fitting, batch_size, done)
     implicit = [(a.chosen - b.chosen, a.rejected - b.rejected) for a, b in zip(after, before, strict=True)]
     where = [where_of(pair) for pair in fitting]
@@ -174,11 +174,3 @@ def _fitting(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> list[Pair]:
         if not scorer.context
         or len(_ids(tokenizer, scorer.render(_item(pair)))) + max(_tokens(tokenizer, pair)) <= scorer.context
     ]
-
-
-@contextmanager
-def _reference(model: Any) -> Iterator[None]:
-    from trl.trainer.utils import use_adapter
-
-    with use_adapter(model, "ref" if "ref" in model.peft_config else None):
-        yield

@@ -23,6 +23,9 @@ Messages = list[dict[str, Any]]
 RewardFunction = Callable[..., list[float | None]]
 """`f(prompts, completions, **columns)`, TRL's signature: a number for each completion, null where it does not apply."""
 
+SECONDS = 60.0
+"""The time limit of a call."""
+
 FAILURES = (Exception, SystemExit, Overrun)
 """What code of others may raise; Ctrl-C is none of it."""
 

@@ -23,10 +23,7 @@ from instructrec.core.errors import UserError, nearest
 from instructrec.core.files import one_line
 from instructrec.rewards.builtin import BUILT_IN
 from instructrec.rewards.combined import Rewards
-from instructrec.rewards.component import Component, RewardFunction
-
-SECONDS = 60.0
-"""The time limit of a call."""
+from instructrec.rewards.component import SECONDS, Component, RewardFunction
 
 _KEYS = ("name", "weight", "args")
 _PROMPTS = ("prompts", "completions")

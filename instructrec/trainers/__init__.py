@@ -1,1 +1,1 @@
-"""The room for trainers that TRL lacks: PPO and implicit Q-learning (ILQL)."""
+"""Trainers that TRL lacks: PPO; the room for implicit Q-learning (ILQL)."""
