@@ -36,6 +36,8 @@ def first_dpo_loss(args: Any) -> float | None:
 class FirstLoss(TrainerCallback):
     """Ends a run of DPO whose first loss is not the one that is known.
 
+    Where none is known, as beside `sft`, the first implicit reward of the right answers must be 0, as log-ratios are.
+
     Args:
         args: TRL's `DPOConfig`; its `logging_first_step` and `logging_nan_inf_filter` are set, for the loss is read
             from the trainer's log.
@@ -55,23 +57,26 @@ class FirstLoss(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Raise `UserError` at the first step if its loss is another; every process sees the same loss.
+        """Raise `UserError` at the first step if its loss or reward is another; every process sees the same.
 
-        Of a mixture of experts it is not known: TRL adds the router's auxiliary loss, and logs it beside the sum.
+        Of a mixture of experts no loss is known: TRL adds the router's auxiliary loss, and logs it beside the sum.
         """
         logs = logs or {}
-        if state.global_step != 1 or self.expected is None or "loss" not in logs or "aux_loss" in logs:
+        name, expected = "loss", self.expected
+        if expected is None or "aux_loss" in logs:
+            name, expected = "rewards/chosen", 0.0
+        if state.global_step != 1 or name not in logs:
             return
-        loss = logs["loss"]
-        if abs(loss - self.expected) <= self.tolerance * self.expected:  # NaN is not
+        found = logs[name]
+        if abs(found - expected) <= self.tolerance * (expected or 1):  # NaN is not
             return
         cause = "the reference is not the adapter that training starts from; give it as --init_adapter"
-        if not math.isfinite(loss):
+        if not math.isfinite(found):
             cause = "a log-probability is not finite; give --dtype bfloat16 in place of float16, or look at the base"
         elif not getattr(args, "disable_dropout", True):
             cause = "the policy has dropout and the reference has not; set --disable_dropout true"
         raise UserError(
-            f"first loss: is {loss:.4f} and not {self.expected:.4f}, which it is as long as the policy is its own "
+            f"first {name}: is {found:.4f} and not {expected:.4f}, which it is as long as the policy is its own "
             f"reference: {cause}"
         )
 

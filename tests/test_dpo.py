@@ -40,7 +40,7 @@ def given(pairs, instruction_set, tiny_model, start_of):
     """Flags of recipes/dpo.py for the tiny model and its adapter."""
 
     def flags(output: Path, **more: object) -> list[str]:
-        more = FOUR_STEPS | {"eval_steps": 4, "init_adapter": start_of(tiny_model)} | more
+        more = FOUR_STEPS | {"eval_steps": 4, "init_adapter": start_of(tiny_model), "loss_type": "sigmoid"} | more
         return pair_flags(pairs, instruction_set, tiny_model, output, **more)
 
     return flags
@@ -250,7 +250,7 @@ WRONG = [
 @pytest.mark.parametrize(("flags", "parts"), WRONG, ids=lambda value: " ".join(value)[:40])
 def test_wrong_configs_are_one_line(flags, parts, given, tmp_path):
     rest = given(tmp_path / "out")
-    for place in (rest.index(flag) for flag in flags if flag in rest):
+    for place in (rest.index(flag) for flag in flags if flag.startswith("--") and flag in rest):
         del rest[place : place + 2]
     assert_one_line_error(recipe("dpo.py", *rest, *flags, cwd=tmp_path), *parts)
     assert not (tmp_path / "out").exists()
@@ -334,6 +334,13 @@ class TestFirstLoss:
         watch.on_log(self.args(), SimpleNamespace(global_step=2), None, {"loss": loss})
         with pytest.raises(UserError, match=cause):
             watch.on_log(self.args(), state, None, {"loss": loss})
+
+    @pytest.mark.parametrize("more", [{"loss_type": ["sigmoid", "sft"]}, {"loss_type": ["hinge"]}])
+    def test_where_none_is_known_rewards_are_looked_at(self, more):
+        watch, state = FirstLoss(self.args(**more), coarse=False), SimpleNamespace(global_step=1)
+        watch.on_log(self.args(), state, None, {"loss": 2.1, "rewards/chosen": 5e-5})
+        with pytest.raises(UserError, match=r"first rewards/chosen: is 0\.0300 and not 0\.0000"):
+            watch.on_log(self.args(), state, None, {"loss": 2.1, "rewards/chosen": 0.03})
 
 
 class TestWatch:
