@@ -59,6 +59,20 @@ def split_evenly(items, parts):
 '''
 
 
+ENVIRONMENT = dict(os.environ)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Begin every test in the environment of the first.
+
+    A build or a recipe that ran in this process leaves its own behind, in which no later run would be a warm one.
+    """
+    now = {key: value for key, value in os.environ.items() if key == "PYTEST_CURRENT_TEST"}
+    os.environ.clear()
+    os.environ.update(ENVIRONMENT | now)
+
+
 SECONDS = 900
 """After which a command of a test is ended."""
 
