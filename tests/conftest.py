@@ -380,8 +380,7 @@ FOUR_STEPS |= {"max_length": 1024}
 
 def pair_flags(pairs: Path, instruction_set: Path, model: Path, output: Path, **more: object) -> list[str]:
     """Two steps of recipes/dpo.py or recipes/reward.py on a tiny model; in float32, unless `more` says otherwise."""
-    given = {"held_out_set": instruction_set, "max_train_rows": 24, "ranked_pairs": 6}
-    given |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
+    given = {"held_out_set": instruction_set, "max_train_rows": 24, "gradient_accumulation_steps": 1, "ranked_pairs": 6}
     return sft_flags(pairs, model, output, **given | more)
 
 

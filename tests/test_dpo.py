@@ -40,7 +40,8 @@ def given(pairs, instruction_set, tiny_model, start_of):
     """Flags of recipes/dpo.py for the tiny model and its adapter."""
 
     def flags(output: Path, **more: object) -> list[str]:
-        more = FOUR_STEPS | {"eval_steps": 4, "init_adapter": start_of(tiny_model), "loss_type": "sigmoid"} | more
+        known = {"eval_steps": 4, "init_adapter": start_of(tiny_model), "loss_type": "sigmoid"}
+        more = FOUR_STEPS | known | {"per_device_train_batch_size": 2} | more
         return pair_flags(pairs, instruction_set, tiny_model, output, **more)
 
     return flags

@@ -91,7 +91,7 @@ def _resolve(name: str, where: str) -> Callable[..., Any]:
         )
     function = getattr(module, attribute, None)
     if not callable(function):
-        known = [key for key, value in vars(module).items() if callable(value)]
+        known = [key for key in dir(module) if not key.startswith("_")]  # some modules load what is in them when asked
         raise UserError(f"{where}: there is no function {attribute!r}.{nearest(attribute, known)}")
     called = function.__call__ if inspect.isclass(function) else function
     if inspect.iscoroutinefunction(called):
