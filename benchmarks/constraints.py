@@ -1,14 +1,14 @@
 """Whether rewards teach constraints, or only the kinds that they were given for: 12 kinds trained, 6 never seen.
 
-    python benchmarks/constraints.py --ifeval input_data.jsonl --algorithms grpo ppo --seeds 1
+    python benchmarks/constraints.py --corpus peps --ifeval input_data.jsonl --algorithms grpo ppo
 
-One set is mined from Python's own documentation. An adapter is tuned on all of its families but the two that ask for
-constraints (`constraints`, `constrained_quote`), so that it has seen none. Recipes then train it on rows of these two
-whose constraints are all of the 12 kinds, with the share that is met as the only reward. Scored, greedily and in at
-most 64 tokens: rows of unseen documents with trained kinds, with unseen kinds (only these are counted), IFEval's
-prompts if given; the likelihood of gold answers to all other families on unseen documents; and the KL divergence of
-sampled answers from the adapter's before. The same command again goes on where it was interrupted; results go to
-benchmarks/results as JSON and Markdown. What is given after `--` goes to the recipes, as in `-- --max_steps 100`.
+An adapter is tuned on all families that a corpus has but the two that ask for constraints (`constraints`,
+`constrained_quote`), so that it has seen none. Recipes then train it on rows of these two whose constraints are all of
+the 12 kinds, with the share that is met as the only reward. Scored, greedily and in at most 64 tokens: rows of unseen
+documents with trained kinds, with unseen kinds (only these are counted), IFEval's prompts if given; the likelihood of
+gold answers to all other families on unseen documents; and the KL divergence of sampled answers from the adapter's
+before. The same command again goes on where it was interrupted; results go to benchmarks/results as JSON and Markdown.
+What is given after `--` goes to the recipes, as in `-- --max_steps 100`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 from record import RESULTS, provenance
 
 ROOT = Path(__file__).parents[1]
+PYTHON = "python"
 MODEL = "smollm2-135m-q4"
 FAMILIES = ("constraints", "constrained_quote")
 TRAINED = (
@@ -37,11 +38,17 @@ UNSEEN = (
     *("change_case:english_capital", "detectable_format:json_format", "detectable_content:number_placeholders"),
     *("detectable_format:number_highlighted_sections", "detectable_content:postscript", "startend:end_checker"),
 )
-BUILD = {
-    "weights": dict.fromkeys(FAMILIES, 6),
-    "per_document": 24,
-    "heldout_rows_per_family": 600,
+UNSEEN_DOCUMENTS = 0.3
+"""Their share; both sets have the same."""
+ASKED = {
+    "families": FAMILIES,
+    "held_out_groups": [],
+    "per_document": 12,
+    "rows_per_family": 6000,
+    "answer_words_per_family": 1_000_000,
+    "heldout_rows_per_family": 1200,
 }
+"""These families are rare, so that all is taken that there is."""
 LIMIT = 64
 """Tokens of an answer at most, in training, scoring and sampling."""
 BEFORE = "before"
@@ -86,7 +93,7 @@ def suite(source: Path, path: Path, wanted: Sequence[str], allowed: Sequence[str
     items = []
     for row in read_split(source, TEST_DOCUMENTS):
         checks = [check for check in json.loads(row["checks"] or "[]") if check["name"] in wanted]
-        if row["family"] in FAMILIES and checks and kinds(row) <= {*allowed}:
+        if checks and kinds(row) <= {*allowed}:
             (message,) = row["prompt"]
             items.append(
                 {
@@ -110,15 +117,19 @@ def run(*command: object) -> None:
         raise SystemExit(f"error: exit code {done.returncode}: {' '.join(map(str, command))}")
 
 
-def prepare(work: Path) -> None:
-    """The set, its two subsets, the suites and the rewards."""
-    (work / "build.json").write_text(json.dumps(BUILD))  # JSON is YAML
+def prepare(work: Path, corpus: str) -> None:
+    """The sets, the suites and the rewards; a document is on the same side in both sets."""
+    from data_builders.families import families
+
     (work / "rewards.json").write_text(json.dumps([{"name": "constraints"}]))
-    run("-m", "instructrec", "build", "--output", work / "set", "--config", work / "build.json")
-    subset(work / "set", work / "others", lambda row: row["family"] not in FAMILIES)
-    subset(work / "set", work / "asked", lambda row: row["family"] in FAMILIES and kinds(row) <= {*TRAINED})
-    suite(work / "set", work / "trained_kinds.jsonl", TRAINED, TRAINED)
-    suite(work / "set", work / "unseen_kinds.jsonl", UNSEEN, TRAINED + UNSEEN)
+    others = {"families": [one.name for one in families().values() if one.name not in FAMILIES and not one.off]}
+    for name, config in (("others", others), ("constrained", ASKED)):
+        config |= {"corpus": corpus, "test_documents": UNSEEN_DOCUMENTS}
+        (work / f"{name}.json").write_text(json.dumps(config))  # JSON is YAML
+        run("-m", "instructrec", "build", "--output", work / name, "--config", work / f"{name}.json")
+    subset(work / "constrained", work / "asked", lambda row: kinds(row) <= {*TRAINED})
+    suite(work / "constrained", work / "trained_kinds.jsonl", TRAINED, TRAINED)
+    suite(work / "constrained", work / "unseen_kinds.jsonl", UNSEEN, TRAINED + UNSEEN)
 
 
 def train(work: Path, start: Path, algorithm: str, seed: int, more: Sequence[str]) -> Path:
@@ -295,6 +306,7 @@ By kind (* never trained on; in `unseen_kinds` only these are counted):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("outputs/constraints-benchmark"), help="default: %(default)s")
+    parser.add_argument("--corpus", default=PYTHON, help="folder of documents; default: Python's own")
     parser.add_argument("--algorithms", nargs="+", default=["grpo"], help="recipes by name; default: grpo")
     parser.add_argument("--seeds", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--ifeval", type=Path, help="IFEval's prompts (input_data.jsonl)")
@@ -306,7 +318,7 @@ def main() -> None:
     arguments = parser.parse_args()
     work: Path = arguments.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    prepare(work)
+    prepare(work, str(Path(arguments.corpus).resolve()) if arguments.corpus != PYTHON else PYTHON)
     start = arguments.init_adapter.resolve() if arguments.init_adapter else work / BEFORE
     if not arguments.init_adapter:
         run(ROOT / "recipes" / "sft.py", "--dataset_name", work / "others", "--output_dir", start)

@@ -33,6 +33,13 @@ def first_dpo_loss(args: Any) -> float | None:
     return sum(weight * known[name] for name, weight in zip(args.loss_type, weights, strict=True))
 
 
+def _cause(found: float) -> str:
+    """Why a policy would not be its own reference at first, and the mend."""
+    if not math.isfinite(found):
+        return "a log-probability is not finite; give --dtype bfloat16 in place of float16, or look at the base"
+    return "the reference is not the adapter that training starts from; give it as --init_adapter"
+
+
 class FirstLoss(TrainerCallback):
     """Ends a run of DPO whose first loss is not the one that is known.
 
@@ -70,10 +77,8 @@ class FirstLoss(TrainerCallback):
         found = logs[name]
         if abs(found - expected) <= self.tolerance * (expected or 1):  # NaN is not
             return
-        cause = "the reference is not the adapter that training starts from; give it as --init_adapter"
-        if not math.isfinite(found):
-            cause = "a log-probability is not finite; give --dtype bfloat16 in place of float16, or look at the base"
-        elif not getattr(args, "disable_dropout", True):
+        cause = _cause(found)
+        if math.isfinite(found) and not getattr(args, "disable_dropout", True):
             cause = "the policy has dropout and the reference has not; set --disable_dropout true"
         raise UserError(
             f"first {name}: is {found:.4f} and not {expected:.4f}, which it is as long as the policy is its own "
@@ -108,7 +113,4 @@ class FirstKl(TrainerCallback):
         kl = (logs or {}).get("kl", (logs or {}).get("objective/kl"))
         if state.global_step != 1 or kl is None or abs(kl) <= self.tolerance:  # NaN is not
             return
-        cause = "the reference is not the adapter that training starts from; give it as --init_adapter"
-        if not math.isfinite(kl):
-            cause = "a log-probability is not finite; give --dtype bfloat16 in place of float16, or look at the base"
-        raise UserError(f"first KL: is {kl:.4f} nats and not 0, as long as nothing is learnt: {cause}")
+        raise UserError(f"first KL: is {kl:.4f} nats and not 0, as long as nothing is learnt: {_cause(kl)}")

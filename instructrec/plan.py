@@ -392,10 +392,9 @@ def _of_answers(
     tokenizer = load_tokenizer(folder, parent.folder if parent else None)
     if parent:
         parent.take_over(model, origins)
-    evaluated, _ = held_out(watched, prompts.instructions, args, tokenizer, launch.strategy)
+    held_out(watched, prompts.instructions, args, tokenizer, launch.strategy)
     rows, _ = preflight_prompts(prompts, folder, tokenizer, args, model, launch.strategy)
-    if evaluated is not None:
-        evaluated, _ = prompts.asked(VALIDATION, watched.eval_items, tokenizer)
+    evaluated = prompts.to_evaluate(watched.eval_items, tokenizer, args)
     longest, ids = args.max_completion_length, prompt_tokens(rows, tokenizer)
     shown = ((row, (tokens, [False] * len(tokens))) for row, tokens in zip(rows["id"][:SHOWN_ROWS], ids, strict=False))
     return tokenizer, Stage(

@@ -137,6 +137,14 @@ class Prompts:
             + left_out
         )
 
+    def to_evaluate(self, most: int, tokenizer: Any, args: Any) -> Dataset | None:
+        """Validation rows whose answers are judged in training, at most so many; null if a trainer evaluates nothing.
+
+        Raises:
+            UserError: see `asked`.
+        """
+        return None if args.eval_strategy == "no" else self.asked(VALIDATION, most, tokenizer)[0]
+
     def _own_rewards(self, rows: dict[str, list[Any]], tokenizer: Any) -> list[float | None]:
         """The rewards of rows' own answers, called with all that TRL's trainers call them with."""
         from transformers import TrainerState

@@ -44,7 +44,6 @@ def main() -> None:
     import trl
     from accelerate import PartialState
 
-    from instructrec.core.schema import VALIDATION
     from instructrec.lineage import read_lineage, weights_sha256, write_lineage
     from instructrec.losses import FirstKl
     from instructrec.models import EMBEDDED, load_tokenizer, name_base, resolve_model
@@ -77,10 +76,10 @@ def main() -> None:
     tokenizer = load_tokenizer(folder, parent.folder if parent else None)
     if parent:
         given |= parent.take_over(model, origins)
-    evaluated, callbacks = held_out(watched, prompts.instructions, args, tokenizer)
-    rows, counts = preflight_prompts(prompts, folder, tokenizer, args, model)
-    if evaluated is not None:
-        evaluated, _ = prompts.asked(VALIDATION, watched.eval_items, tokenizer)
+    _, callbacks = held_out(watched, prompts.instructions, args, tokenizer)
+    with state.main_process_first():
+        rows, counts = preflight_prompts(prompts, folder, tokenizer, args, model)
+        validation = prompts.to_evaluate(watched.eval_items, tokenizer, args)
     output = Path(args.output_dir)
     given |= prompts.fingerprints()
     checkpoint = prepare_output(output, given, state)
@@ -96,7 +95,7 @@ def main() -> None:
         parent.config if parent else trl.get_peft_config(model),
         reward_funcs=prompts.rewards,
         train_dataset=rows,
-        eval_dataset=evaluated,
+        eval_dataset=validation,
         callbacks=[*callbacks, RewardWatch(["eval_reward"]), FirstKl(args, coarse), ProgressLine()],
     )
     shuffle_by_epoch(trainer)

@@ -42,7 +42,6 @@ def main() -> None:
     from accelerate import PartialState
     from trl import ModelConfig, get_peft_config
 
-    from instructrec.core.schema import VALIDATION
     from instructrec.lineage import read_lineage, weights_sha256, write_lineage
     from instructrec.losses import FirstKl
     from instructrec.models import EMBEDDED, load_tokenizer, name_base, resolve_model
@@ -68,9 +67,7 @@ def main() -> None:
     _, callbacks = held_out(watched, prompts.instructions, args, tokenizer)
     with state.main_process_first():
         rows, counts = preflight_prompts(prompts, folder, tokenizer, args, model)
-        validation = None
-        if args.eval_strategy != "no":
-            validation, _ = prompts.asked(VALIDATION, watched.eval_items, tokenizer)
+        validation = prompts.to_evaluate(watched.eval_items, tokenizer, args)
     output = Path(args.output_dir)
     given |= prompts.fingerprints()
     checkpoint = prepare_output(output, given, state)

@@ -378,6 +378,12 @@ FOUR_STEPS |= {"max_length": 1024}
 """For runs of recipes on pairs that are compared step by step."""
 
 
+def without(given: list[str], flags: Iterable[str]) -> list[str]:
+    """The flags and values of `given` that `flags` do not name again."""
+    places = {given.index(flag) + k for flag in flags if flag.startswith("--") and flag in given for k in (0, 1)}
+    return [part for place, part in enumerate(given) if place not in places]
+
+
 def pair_flags(pairs: Path, instruction_set: Path, model: Path, output: Path, **more: object) -> list[str]:
     """Two steps of recipes/dpo.py or recipes/reward.py on a tiny model; in float32, unless `more` says otherwise."""
     given = {"held_out_set": instruction_set, "max_train_rows": 24, "gradient_accumulation_steps": 1, "ranked_pairs": 6}

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,21 +92,22 @@ def shared_prefixes(model: Any) -> Iterator[None]:
     Args:
         model: a model that `can_share`.
     """
+    decoder = _decoder(model)
+    names = [*inspect.signature(decoder.forward).parameters]
     packed: list[Packed] = []
 
-    def lay_out(decoder: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        named = dict(zip(inspect.signature(decoder.forward).parameters, inputs, strict=False)) | named
+    def lay_out(_: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        named = dict(zip(names, inputs, strict=False)) | named
         packed.append(pack(named["input_ids"], named["attention_mask"]))
         found = {"input_ids": packed[-1].ids, "position_ids": packed[-1].positions, "attention_mask": packed[-1].seen}
         return (), named | found
 
-    def take_apart(decoder: Any, inputs: Any, output: Any) -> Any:
+    def take_apart(_: Any, inputs: Any, output: Any) -> Any:
         places, hidden = packed.pop().places, output.last_hidden_state
         flat = hidden.flatten(0, 1).index_select(0, places.flatten())
         output.last_hidden_state = flat.view(*places.shape, hidden.shape[-1])
         return output
 
-    decoder = _decoder(model)
     handles = [
         decoder.register_forward_pre_hook(lay_out, with_kwargs=True),
         decoder.register_forward_hook(take_apart),
@@ -123,9 +124,7 @@ def sharing(kind: type) -> type:
 
     class Sharing(kind):
         def compute_loss(self, model: Any, *args: Any, **kwargs: Any) -> Any:
-            if not can_share(self.model):
-                return super().compute_loss(model, *args, **kwargs)
-            with shared_prefixes(self.model):
+            with shared_prefixes(self.model) if can_share(self.model) else nullcontext():
                 return super().compute_loss(model, *args, **kwargs)
 
     Sharing.__name__ = Sharing.__qualname__ = kind.__name__
