@@ -119,10 +119,10 @@ def run(*command: object) -> None:
 
 def prepare(work: Path, corpus: str) -> None:
     """The sets, the suites and the rewards; a document is on the same side in both sets."""
-    from data_builders.families import families
+    from data_builders.config import BuildConfig
 
     (work / "rewards.json").write_text(json.dumps([{"name": "constraints"}]))
-    others = {"families": [one.name for one in families().values() if one.name not in FAMILIES and not one.off]}
+    others = {"families": [one.name for one in BuildConfig().mined_families if one.name not in FAMILIES]}
     for name, config in (("others", others), ("constrained", ASKED)):
         config |= {"corpus": corpus, "test_documents": UNSEEN_DOCUMENTS}
         (work / f"{name}.json").write_text(json.dumps(config))  # JSON is YAML
