@@ -38,17 +38,13 @@ UNSEEN = (
     *("change_case:english_capital", "detectable_format:json_format", "detectable_content:number_placeholders"),
     *("detectable_format:number_highlighted_sections", "detectable_content:postscript", "startend:end_checker"),
 )
-UNSEEN_DOCUMENTS = 0.3
-"""Their share; both sets have the same."""
-ASKED = {
-    "families": FAMILIES,
-    "held_out_groups": [],
+BUILD = {
+    "weights": dict.fromkeys(FAMILIES, 10),
     "per_document": 12,
-    "rows_per_family": 6000,
-    "answer_words_per_family": 1_000_000,
-    "heldout_rows_per_family": 1200,
+    "heldout_rows_per_family": 600,
+    "test_documents": 0.3,
 }
-"""These families are rare, so that all is taken that there is."""
+"""The two families are rare, so that all is taken that there is."""
 LIMIT = 64
 """Tokens of an answer at most, in training, scoring and sampling."""
 BEFORE = "before"
@@ -93,7 +89,7 @@ def suite(source: Path, path: Path, wanted: Sequence[str], allowed: Sequence[str
     items = []
     for row in read_split(source, TEST_DOCUMENTS):
         checks = [check for check in json.loads(row["checks"] or "[]") if check["name"] in wanted]
-        if checks and kinds(row) <= {*allowed}:
+        if row["family"] in FAMILIES and checks and kinds(row) <= {*allowed}:
             (message,) = row["prompt"]
             items.append(
                 {
@@ -118,18 +114,14 @@ def run(*command: object) -> None:
 
 
 def prepare(work: Path, corpus: str) -> None:
-    """The sets, the suites and the rewards; a document is on the same side in both sets."""
-    from data_builders.config import BuildConfig
-
+    """The set, its two subsets, the suites and the rewards."""
     (work / "rewards.json").write_text(json.dumps([{"name": "constraints"}]))
-    others = {"families": [one.name for one in BuildConfig().mined_families if one.name not in FAMILIES]}
-    for name, config in (("others", others), ("constrained", ASKED)):
-        config |= {"corpus": corpus, "test_documents": UNSEEN_DOCUMENTS}
-        (work / f"{name}.json").write_text(json.dumps(config))  # JSON is YAML
-        run("-m", "instructrec", "build", "--output", work / name, "--config", work / f"{name}.json")
-    subset(work / "constrained", work / "asked", lambda row: kinds(row) <= {*TRAINED})
-    suite(work / "constrained", work / "trained_kinds.jsonl", TRAINED, TRAINED)
-    suite(work / "constrained", work / "unseen_kinds.jsonl", UNSEEN, TRAINED + UNSEEN)
+    (work / "build.json").write_text(json.dumps(BUILD | {"corpus": corpus}))  # JSON is YAML
+    run("-m", "instructrec", "build", "--output", work / "set", "--config", work / "build.json")
+    subset(work / "set", work / "others", lambda row: row["family"] not in FAMILIES)
+    subset(work / "set", work / "asked", lambda row: row["family"] in FAMILIES and kinds(row) <= {*TRAINED})
+    suite(work / "set", work / "trained_kinds.jsonl", TRAINED, TRAINED)
+    suite(work / "set", work / "unseen_kinds.jsonl", UNSEEN, TRAINED + UNSEEN)
 
 
 def train(work: Path, start: Path, algorithm: str, seed: int, more: Sequence[str]) -> Path:
