@@ -37,25 +37,25 @@ PROMPT, RESPONSE = 96, 32
 """Tokens at most."""
 BATCH, MICRO, EPOCHS = 32, 8, 4
 """Episodes of a step, those that pass the model at once, and passes over a step's, each an optimizer step."""
-SHARED: dict[str, Any] = dict(
-    learning_rate=1e-4,
-    lr_scheduler_type="constant",
-    kl_coef=0.02,
-    cliprange=0.2,
-    cliprange_value=0.2,
-    vf_coef=0.1,
-    gamma=1.0,
-    lam=0.95,
-    num_ppo_epochs=EPOCHS,
-    num_mini_batches=1,
-    per_device_train_batch_size=MICRO,
-    gradient_accumulation_steps=BATCH // MICRO,
-    save_strategy="no",
-    report_to=[],
-    disable_tqdm=True,
-    bf16=False,
-    use_cpu=True,
-)
+SHARED: dict[str, Any] = {
+    "learning_rate": 1e-4,
+    "lr_scheduler_type": "constant",
+    "kl_coef": 0.02,
+    "cliprange": 0.2,
+    "cliprange_value": 0.2,
+    "vf_coef": 0.1,
+    "gamma": 1.0,
+    "lam": 0.95,
+    "num_ppo_epochs": EPOCHS,
+    "num_mini_batches": 1,
+    "per_device_train_batch_size": MICRO,
+    "gradient_accumulation_steps": BATCH // MICRO,
+    "save_strategy": "no",
+    "report_to": [],
+    "disable_tqdm": True,
+    "bf16": False,
+    "use_cpu": True,
+}
 LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
 LAST = 10
 """Steps whose mean is the final reward."""

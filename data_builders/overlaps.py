@@ -1,25 +1,45 @@
-"""What only all rows together show: prompts that repeat, and training rows that hold a held-out row's passage."""
+"""What only all rows together show: prompts that repeat, and training rows that hold a held-out row's passage.
+
+Both are external: hashes lie on disk, shard by shard, and are compared one range of values after another, so that what
+is in memory does not grow with the corpus but by a few bytes a row.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from instructrec.core.files import write_json
-from instructrec.core.passages import Passages
+from instructrec.core.files import atomic, write_json
+from instructrec.core.overlap import Hashes
+from instructrec.core.passages import Ngrams, is_leak, joined, ngrams_of, shared_ngrams, wording_ngrams
 from instructrec.core.schema import TRAIN
 
 PROMPTS_IN_MEMORY = 4_000_000
+NGRAMS_IN_MEMORY = 2_000_000
+"""A part has about so many, and a shard's renderer collects half as many before they are written."""
 
 Row = tuple[int, int]
 """Shard and number of a rendered row."""
 
+Compare = Callable[[Callable[[int], None], int, Path], None]
+"""Does a step for each of so many parts, which leave their marks in a folder, in any order."""
 
-def drop_overlaps(rendered: Path, shards: int, repeats: bool) -> None:
+_STORED = np.dtype([("alike", np.uint64), ("exact", np.uint64), ("row", np.int64)])
+
+
+def in_turn(step: Callable[[int], None], parts: int, marks: Path) -> None:
+    """A `Compare` in this process."""
+    for part in range(parts):
+        step(part)
+
+
+def drop_overlaps(rendered: Path, shards: int, repeats: bool, compare: Compare = in_turn) -> None:
     """Write `RANK.dropped.json` for each shard: [row, gate] of the rows that must not be written.
 
     Args:
@@ -27,9 +47,10 @@ def drop_overlaps(rendered: Path, shards: int, repeats: bool) -> None:
         shards: how many there are.
         repeats: whether a prompt that occurred before is dropped (the `duplicate` gate). Passages are always looked
             for, because a set with a leak is no set to train on.
+        compare: what compares the passages; the result does not depend on it.
     """
     dropped: dict[Row, str] = dict.fromkeys(repeated_prompts(rendered, shards) if repeats else (), "duplicate")
-    dropped |= dict.fromkeys(leaking_rows(rendered, shards, set(dropped)), "near_duplicate")
+    dropped |= dict.fromkeys(leaking_rows(rendered, shards, set(dropped), compare), "near_duplicate")
     for rank in range(shards):
         rows = sorted([row, gate] for (shard, row), gate in dropped.items() if shard == rank)
         write_json(rendered / f"{rank:05d}.dropped.json", rows)
@@ -55,30 +76,130 @@ def repeated_prompts(rendered: Path, shards: int) -> Iterator[Row]:
         yield from ((rank, row) for rank, row in place[repeated].tolist())
 
 
-def leaking_rows(rendered: Path, shards: int, without: set[Row]) -> Iterator[Row]:
+class NgramWriter:
+    """Writes the n-grams of a shard's rows in sorted runs, `RANK.RUN.ngrams.npy`."""
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        self.folder, self.rank = folder, rank
+        self.rows = self.runs = 0
+        self._found: list[Ngrams] = []
+
+    def add(self, passages: Sequence[str]) -> None:
+        """Take in the next rows, as `passage_of` gives them."""
+        self._found.append(ngrams_of(passages, self.rows))
+        self.rows += len(passages)
+        if sum(len(found.row) for found in self._found) > NGRAMS_IN_MEMORY // 2:
+            self.close()
+
+    def close(self) -> None:
+        """Write what has not been written."""
+        if not self._found:
+            return
+        found = joined(self._found)
+        self._found.clear()
+        found = found.at(np.argsort(found.alike, kind="stable"))
+        run = np.empty(len(found.row), _STORED)
+        run["alike"], run["exact"], run["row"] = found.alike, found.exact, found.row
+        _save(self.folder / f"{self.rank:05d}.{self.runs:03d}.ngrams.npy", run)
+        self.runs += 1
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What is known of all rendered rows, (rows,), in the order of shards.
+
+    Attributes:
+        starts: (shards + 1,) number of each shard's first row.
+        held_out: whether it is held out.
+        kept: whether it has not been dropped.
+        wordings: number of its wording.
+    """
+
+    starts: npt.NDArray[np.int64]
+    held_out: npt.NDArray[np.bool_]
+    kept: npt.NDArray[np.bool_]
+    wordings: npt.NDArray[np.int64]
+
+    @classmethod
+    def read(cls, rendered: Path, shards: int, without: set[Row]) -> _Rows:
+        numbers: dict[str, int] = {}
+        counts, held_out, wordings = [0], [np.zeros(0, bool)], [np.zeros(0, np.int64)]
+        for rank in range(shards):
+            table = pq.read_table(rendered / f"{rank:05d}.rows.parquet", columns=["template", "split"])
+            names = table["template"].combine_chunks().dictionary_encode()
+            number = [numbers.setdefault(name, len(numbers)) for name in names.dictionary.to_pylist()]
+            wordings.append(np.array(number, np.int64)[names.indices.to_numpy()])
+            held_out.append(table["split"].to_numpy() != TRAIN)
+            counts.append(len(table))
+        starts = np.cumsum(counts)
+        kept = np.ones(starts[-1], bool)
+        kept[[starts[shard] + row for shard, row in without]] = False
+        return cls(starts, np.concatenate(held_out), kept, np.concatenate(wordings))
+
+
+def leaking_rows(rendered: Path, shards: int, without: set[Row], compare: Compare) -> Iterator[Row]:
     """The training rows that hold the passage of a held-out row, though they come from another document."""
-    passages = Passages()
-    for _, row in _rows(rendered, shards, without, train=False):
-        passages.hold_out(row)
-    places: dict[str, Row] = {}
-    for place, row in _rows(rendered, shards, without, train=True):
-        passages.train(row)
-        places[row["id"]] = place
+    rows = _Rows.read(rendered, shards, without)
+    runs = [(path, rank) for rank in range(shards) for path in sorted(rendered.glob(f"{rank:05d}.*.ngrams.npy"))]
+    parts = sum(np.load(path, mmap_mode="r").size for path, _ in runs) // NGRAMS_IN_MEMORY + 1
     # Without some rows, n-grams that looked like a wording's may turn out to be a passage's.
-    while leaks := passages.leaks():
-        ids = {leak.train for leak in leaks}
-        passages.forget(ids)
-        yield from (places[name] for name in ids)
+    found, search = np.ones(1, np.int64), 0
+    while len(found):
+        folder = rendered / f"overlaps-{search}"
+        folder.mkdir(exist_ok=True)
+        told = folder / "rows.npz"
+        with atomic(told) as temporary, temporary.open("wb") as file:
+            np.savez(file, **vars(rows))
+        compare(lambda part, folder=folder: _compare(runs, folder, part, parts), parts, folder)  # type: ignore[misc]
+        found = _leaking(folder, parts, len(rows.kept))
+        rows.kept[found] = False
+        shard = np.searchsorted(rows.starts, found, side="right") - 1
+        yield from zip(shard.tolist(), (found - rows.starts[shard]).tolist(), strict=True)
+        search += 1
 
 
-def _rows(rendered: Path, shards: int, without: set[Row], train: bool) -> Iterator[tuple[Row, dict[str, Any]]]:
-    """The training rows, or the others, with the columns that `Passages` reads."""
-    for rank in range(shards):
-        number = 0
-        file = pq.ParquetFile(rendered / f"{rank:05d}.rows.parquet")
-        for batch in file.iter_batches(columns=["id", "template", "prompt", "split"]):
-            chosen = np.flatnonzero((batch["split"].to_numpy(zero_copy_only=False) == TRAIN) == train)
-            for place, row in zip((chosen + number).tolist(), batch.take(chosen).to_pylist(), strict=True):
-                if (rank, place) not in without:
-                    yield (rank, place), row
-            number += len(batch)
+def _compare(runs: Sequence[tuple[Path, int]], folder: Path, part: int, parts: int) -> None:
+    """Count the n-grams of one range of values that rows share: `PART.npz`, and last `PART.json`, in `folder`."""
+    with np.load(folder / "rows.npz") as stored:
+        rows = _Rows(**stored)
+    low, high = (2**64 * edge // parts for edge in (part, part + 1))
+    found = [ngrams_of([])]
+    for path, rank in runs:
+        run = np.load(path, mmap_mode="r")
+        first, last = (bisect_left(run["alike"], edge, key=int) for edge in (low, high))
+        run = run[first:last]
+        ngrams = Ngrams(run["row"] + rows.starts[rank], run["exact"], run["alike"])
+        found.append(ngrams.at(rows.kept[ngrams.row]))
+    ngrams = joined(found)
+    held_out = rows.held_out[ngrams.row]
+    # Only what held-out rows have too can be shared.
+    known = Hashes(ngrams.alike[held_out]).places(ngrams.alike)
+    ngrams, held_out = ngrams.at(known), held_out[known]
+    totals = np.bincount(rows.wordings[rows.kept], minlength=int(rows.wordings.max(initial=0)) + 1)
+    wording = wording_ngrams(ngrams, rows.wordings, totals)
+    compared, train = ngrams.at(held_out).without(wording), ngrams.at(~held_out).without(wording)
+    pairs = np.stack(shared_ngrams(compared, train))
+    counts = np.stack(np.unique(compared.row, return_counts=True))
+    with atomic(folder / f"{part:05d}.npz") as temporary, temporary.open("wb") as file:
+        np.savez(file, pairs=pairs, counts=counts)
+    write_json(folder / f"{part:05d}.json", {"n-grams": len(held_out)})
+
+
+def _leaking(folder: Path, parts: int, rows: int) -> npt.NDArray[np.int64]:
+    """The training rows of which all parts together say that they hold a held-out row's passage."""
+    found, per_row = [], np.zeros(rows, np.int64)
+    for part in range(parts):
+        with np.load(folder / f"{part:05d}.npz") as stored:
+            found.append(stored["pairs"])
+            row, counts = stored["counts"]
+        per_row[row] += counts
+    held_out, train, counts = np.concatenate(found, axis=1)
+    pairs, place = np.unique(held_out * rows + train, return_inverse=True)
+    shared = np.bincount(place, counts, len(pairs))
+    held_out, train = np.divmod(pairs, max(rows, 1))
+    return np.unique(train[is_leak(shared, shared / per_row[held_out])])
+
+
+def _save(path: Path, values: npt.NDArray[np.void]) -> None:
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.save(file, values)

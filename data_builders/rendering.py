@@ -23,10 +23,12 @@ from data_builders.conversations import RENDERED, shown, topics, with_conversati
 from data_builders.families import Example, Family, Template
 from data_builders.gates import rejected_by
 from data_builders.mining import BATCH, key_of, unpack
+from data_builders.overlaps import NgramWriter
 from data_builders.rejects import Rejects
 from data_builders.splits import TEST, hashed, held_out_templates, pick
 from data_builders.written import KEPT, SYNTHESIZED, UNWRITTEN, Texts, read_written
 from instructrec.core.files import atomic, write_json
+from instructrec.core.passages import passage_of
 from instructrec.core.privacy import mask
 from instructrec.core.schema import (
     INSTRUCTION,
@@ -248,7 +250,7 @@ def contamination(paths: tuple[str, ...]) -> Any:
 
 
 def render_shard(mined: Path, plan: Path, folder: Path, rank: int, config: BuildConfig) -> None:
-    """Render one mined shard: `RANK.rows.parquet`, `RANK.prompts.npy`, and last `RANK.json`.
+    """Render one mined shard: `RANK.rows.parquet`, what `overlaps` compares of it, and last `RANK.json`.
 
     `plan` holds `limits.json`, [family, side, largest key kept], `majorities.json`, [family, answer, share kept], and
     `RANK.json`: the side of each unit in order, null for a near duplicate. What a model wrote is there too.
@@ -261,6 +263,7 @@ def render_shard(mined: Path, plan: Path, folder: Path, rank: int, config: Build
     renderer = Renderer(config, limits, contamination(config.decontaminate), majorities, texts)
     sides = json.loads((plan / f"{rank:05d}.json").read_text())
     prompts: list[int] = []
+    ngrams = NgramWriter(folder, rank)
     with (
         atomic(folder / f"{rank:05d}.rows.parquet") as temporary,
         pq.ParquetWriter(temporary, RENDERED, compression="zstd", compression_level=1) as writer,
@@ -272,6 +275,7 @@ def render_shard(mined: Path, plan: Path, folder: Path, rank: int, config: Build
                 columns = zip(*buffer, strict=True)
                 arrays = [pa.array(list(c), field.type) for c, field in zip(columns, RENDERED, strict=True)]
                 writer.write_batch(pa.record_batch(arrays, schema=RENDERED))
+                ngrams.add([passage_of({"prompt": prompt}) for _, prompt, *_ in buffer])
                 buffer.clear()
 
         for batch in pq.ParquetFile(mined / f"{rank:05d}.examples.parquet").iter_batches(BATCH):
@@ -286,6 +290,7 @@ def render_shard(mined: Path, plan: Path, folder: Path, rank: int, config: Build
                 if len(buffer) >= BATCH:
                     flush()
         flush()
+    ngrams.close()
     with atomic(folder / f"{rank:05d}.prompts.npy") as temporary, temporary.open("wb") as file:
         np.save(file, np.array(prompts, np.uint64))
     write_json(folder / f"{rank:05d}.json", {"rows": len(prompts)} | renderer.rejects.record())
