@@ -21,7 +21,7 @@ from instructrec.core.passages import Ngrams, is_leak, joined, ngrams_of, shared
 from instructrec.core.schema import TRAIN
 
 PROMPTS_IN_MEMORY = 4_000_000
-NGRAMS_IN_MEMORY = 2_000_000
+NGRAMS_IN_MEMORY = 1_000_000
 """A part has about so many, and a shard's renderer collects half as many before they are written."""
 
 Row = tuple[int, int]
