@@ -9,6 +9,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +23,8 @@ from instructrec.core.passages import Ngrams, is_leak, joined, ngrams_of, shared
 from instructrec.core.schema import TRAIN
 
 PROMPTS_IN_MEMORY = 4_000_000
-NGRAMS_IN_MEMORY = 1_000_000
-"""A part has about so many, and a shard's renderer collects half as many before they are written."""
+NGRAMS_IN_MEMORY = 800_000
+"""A part has about so many, and a shard's renderer collects a quarter of it before they are written."""
 
 Row = tuple[int, int]
 """Shard and number of a rendered row."""
@@ -88,7 +90,7 @@ class NgramWriter:
         """Take in the next rows, as `passage_of` gives them."""
         self._found.append(ngrams_of(passages, self.rows))
         self.rows += len(passages)
-        if sum(len(found.row) for found in self._found) > NGRAMS_IN_MEMORY // 2:
+        if sum(len(found.row) for found in self._found) > NGRAMS_IN_MEMORY // 4:
             self.close()
 
     def close(self) -> None:
@@ -142,23 +144,21 @@ def leaking_rows(rendered: Path, shards: int, without: set[Row], compare: Compar
     rows = _Rows.read(rendered, shards, without)
     runs = [(path, rank) for rank in range(shards) for path in sorted(rendered.glob(f"{rank:05d}.*.ngrams.npy"))]
     parts = sum(np.load(path, mmap_mode="r").size for path, _ in runs) // NGRAMS_IN_MEMORY + 1
-    # Without some rows, n-grams that looked like a wording's may turn out to be a passage's.
-    found, search = np.ones(1, np.int64), 0
-    while len(found):
+    for search in count():
         folder = rendered / f"overlaps-{search}"
         folder.mkdir(exist_ok=True)
-        told = folder / "rows.npz"
-        with atomic(told) as temporary, temporary.open("wb") as file:
+        with atomic(folder / "rows.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, **vars(rows))
-        compare(lambda part, folder=folder: _compare(runs, folder, part, parts), parts, folder)  # type: ignore[misc]
+        compare(partial(_compare, runs, folder, parts), parts, folder)
         found = _leaking(folder, parts, len(rows.kept))
-        rows.kept[found] = False
+        if not len(found):
+            return
         shard = np.searchsorted(rows.starts, found, side="right") - 1
         yield from zip(shard.tolist(), (found - rows.starts[shard]).tolist(), strict=True)
-        search += 1
+        rows.kept[found] = False  # and n-grams that looked like a wording's may now turn out to be a passage's
 
 
-def _compare(runs: Sequence[tuple[Path, int]], folder: Path, part: int, parts: int) -> None:
+def _compare(runs: Sequence[tuple[Path, int]], folder: Path, parts: int, part: int) -> None:
     """Count the n-grams of one range of values that rows share: `PART.npz`, and last `PART.json`, in `folder`."""
     with np.load(folder / "rows.npz") as stored:
         rows = _Rows(**stored)

@@ -333,6 +333,32 @@ def test_a_full_disk_is_one_line_and_loses_nothing(corpus, instruction_set, tmp_
     assert content(tmp_path / "set") == content(instruction_set)
 
 
+def test_passages_compared_in_many_parts_with_an_interruption_give_the_same_set(
+    corpus, instruction_set, tmp_path, monkeypatch
+):
+    import errno
+
+    from data_builders import overlaps, pipeline
+    from data_builders.config import BuildConfig
+
+    monkeypatch.setattr(overlaps, "NGRAMS_IN_MEMORY", 20_000)
+    compare = overlaps._compare
+
+    def full(runs, folder, parts, part):
+        if part == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        compare(runs, folder, parts, part)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(overlaps, "_compare", full)
+        with pytest.raises(UserError, match="the disk is full; free some space"):
+            pipeline.build(BuildConfig(corpus=str(corpus)), tmp_path / "set", 1, lambda folder: None)
+    marks = [*(tmp_path / "set.partial" / "rendered" / "overlaps-0").glob("*.npz")]
+    assert len(marks) == 4  # three parts, and what they read
+    pipeline.build(BuildConfig(corpus=str(corpus)), tmp_path / "set", 1, lambda folder: None)
+    assert content(tmp_path / "set") == content(instruction_set)
+
+
 def test_workers_hash_seed_and_place_do_not_matter(corpus, instruction_set, tmp_path):
     shutil.copytree(corpus, tmp_path / corpus.name)
     done = cli(
