@@ -117,6 +117,7 @@ def ours(task: dict[str, Any]) -> dict[str, Any]:
             logged_samples=0,
             **SHARED,
         )
+        args.model_init_kwargs = {"dtype": "float32"}  # type: ignore[attr-defined]
         trainer = PPOTrainer(
             task["model"],
             args,

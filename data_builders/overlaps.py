@@ -6,9 +6,8 @@ is in memory does not grow with the corpus but by a few bytes a row.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -79,7 +78,7 @@ def repeated_prompts(rendered: Path, shards: int) -> Iterator[Row]:
 
 
 class NgramWriter:
-    """Writes the n-grams of a shard's rows in sorted runs, `RANK.RUN.ngrams.npy`."""
+    """Writes the n-grams of a shard's rows in sorted runs, `RANK.RUN.ngrams`, each an array of `_STORED`."""
 
     def __init__(self, folder: Path, rank: int) -> None:
         self.folder, self.rank = folder, rank
@@ -102,7 +101,8 @@ class NgramWriter:
         found = found.at(np.argsort(found.alike, kind="stable"))
         run = np.empty(len(found.row), _STORED)
         run["alike"], run["exact"], run["row"] = found.alike, found.exact, found.row
-        _save(self.folder / f"{self.rank:05d}.{self.runs:03d}.ngrams.npy", run)
+        with atomic(self.folder / f"{self.rank:05d}.{self.runs:03d}.ngrams") as temporary:
+            run.tofile(temporary)
         self.runs += 1
 
 
@@ -142,14 +142,20 @@ class _Rows:
 def leaking_rows(rendered: Path, shards: int, without: set[Row], compare: Compare) -> Iterator[Row]:
     """The training rows that hold the passage of a held-out row, though they come from another document."""
     rows = _Rows.read(rendered, shards, without)
-    runs = [(path, rank) for rank in range(shards) for path in sorted(rendered.glob(f"{rank:05d}.*.ngrams.npy"))]
-    parts = sum(np.load(path, mmap_mode="r").size for path, _ in runs) // NGRAMS_IN_MEMORY + 1
+    runs = [(path, rank) for rank in range(shards) for path in sorted(rendered.glob(f"{rank:05d}.*.ngrams"))]
+    parts = sum(path.stat().st_size for path, _ in runs) // _STORED.itemsize // NGRAMS_IN_MEMORY + 1
+    # Where each part begins in each run, and the last ends.
+    values = np.array([2**64 * part // parts for part in range(1, parts)], np.uint64)
+    edges = np.zeros((len(runs), parts + 1), np.int64)
+    for number, (path, _) in enumerate(runs):
+        alike = np.fromfile(path, _STORED)["alike"]
+        edges[number, 1:] = *np.searchsorted(alike, values), len(alike)
     for search in count():
         folder = rendered / f"overlaps-{search}"
         folder.mkdir(exist_ok=True)
         with atomic(folder / "rows.npz") as temporary, temporary.open("wb") as file:
-            np.savez(file, **vars(rows))
-        compare(partial(_compare, runs, folder, parts), parts, folder)
+            np.savez(file, edges=edges, **vars(rows))
+        compare(partial(_compare, runs, folder), parts, folder)
         found = _leaking(folder, parts, len(rows.kept))
         if not len(found):
             return
@@ -158,16 +164,14 @@ def leaking_rows(rendered: Path, shards: int, without: set[Row], compare: Compar
         rows.kept[found] = False  # and n-grams that looked like a wording's may now turn out to be a passage's
 
 
-def _compare(runs: Sequence[tuple[Path, int]], folder: Path, parts: int, part: int) -> None:
+def _compare(runs: Sequence[tuple[Path, int]], folder: Path, part: int) -> None:
     """Count the n-grams of one range of values that rows share: `PART.npz`, and last `PART.json`, in `folder`."""
     with np.load(folder / "rows.npz") as stored:
-        rows = _Rows(**stored)
-    low, high = (2**64 * edge // parts for edge in (part, part + 1))
+        first, last = stored["edges"][:, part : part + 2].T.tolist()
+        rows = _Rows(*(stored[field.name] for field in fields(_Rows)))
     found = [ngrams_of([])]
-    for path, rank in runs:
-        run = np.load(path, mmap_mode="r")
-        first, last = (bisect_left(run["alike"], edge, key=int) for edge in (low, high))
-        run = run[first:last]
+    for (path, rank), start, end in zip(runs, first, last, strict=True):
+        run = np.fromfile(path, _STORED, end - start, offset=start * _STORED.itemsize)
         ngrams = Ngrams(run["row"] + rows.starts[rank], run["exact"], run["alike"])
         found.append(ngrams.at(rows.kept[ngrams.row]))
     ngrams = joined(found)
@@ -198,8 +202,3 @@ def _leaking(folder: Path, parts: int, rows: int) -> npt.NDArray[np.int64]:
     shared = np.bincount(place, counts, len(pairs))
     held_out, train = np.divmod(pairs, max(rows, 1))
     return np.unique(train[is_leak(shared, shared / per_row[held_out])])
-
-
-def _save(path: Path, values: npt.NDArray[np.void]) -> None:
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        np.save(file, values)

@@ -344,10 +344,10 @@ def test_passages_compared_in_many_parts_with_an_interruption_give_the_same_set(
     monkeypatch.setattr(overlaps, "NGRAMS_IN_MEMORY", 20_000)
     compare = overlaps._compare
 
-    def full(runs, folder, parts, part):
+    def full(runs, folder, part):
         if part == 3:
             raise OSError(errno.ENOSPC, "No space left on device")
-        compare(runs, folder, parts, part)
+        compare(runs, folder, part)
 
     with monkeypatch.context() as patch:
         patch.setattr(overlaps, "_compare", full)
