@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from instructrec.core.files import atomic, write_json
 from instructrec.core.overlap import Hashes
-from instructrec.core.passages import Ngrams, is_leak, joined, ngrams_of, shared_ngrams, wording_ngrams
+from instructrec.core.passages import BATCH, Ngrams, is_leak, joined, ngrams_of, shared_ngrams, wording_ngrams
 from instructrec.core.schema import TRAIN
 
 PROMPTS_IN_MEMORY = 4_000_000
@@ -87,7 +87,8 @@ class NgramWriter:
 
     def add(self, passages: Sequence[str]) -> None:
         """Take in the next rows, as `passage_of` gives them."""
-        self._found.append(ngrams_of(passages, self.rows))
+        for start in range(0, len(passages), BATCH):
+            self._found.append(ngrams_of(passages[start : start + BATCH], self.rows + start))
         self.rows += len(passages)
         if sum(len(found.row) for found in self._found) > NGRAMS_IN_MEMORY // 4:
             self.close()
