@@ -56,6 +56,14 @@ UNITS = pa.schema(
 
 BATCH = 2048
 
+
+def batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """The rows of a shard's file, `BATCH` at most at once; no more than one row group is read ahead of its use."""
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        for group in range(file.num_row_groups):
+            yield from file.iter_batches(BATCH, row_groups=[group], use_threads=False)
+
+
 READER_FAILED = "reader_failed"
 """Why a file was skipped whose reader raised what it should not."""
 

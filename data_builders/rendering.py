@@ -22,7 +22,7 @@ from data_builders.config import BuildConfig
 from data_builders.conversations import RENDERED, shown, topics, with_conversations
 from data_builders.families import Example, Family, Template
 from data_builders.gates import rejected_by
-from data_builders.mining import BATCH, key_of, unpack
+from data_builders.mining import BATCH, batches, key_of, unpack
 from data_builders.overlaps import NgramWriter
 from data_builders.rejects import Rejects
 from data_builders.splits import TEST, hashed, held_out_templates, pick
@@ -278,7 +278,7 @@ def render_shard(mined: Path, plan: Path, folder: Path, rank: int, config: Build
                 ngrams.add([passage_of({"prompt": prompt}) for _, prompt, *_ in buffer])
                 buffer.clear()
 
-        for batch in pq.ParquetFile(mined / f"{rank:05d}.examples.parquet").iter_batches(BATCH):
+        for batch in batches(mined / f"{rank:05d}.examples.parquet"):
             entries = zip(*(batch[name].to_pylist() for name in ("family", "unit", "key")), strict=True)
             kept = [i for i, (name, unit, key) in enumerate(entries) if renderer.keeps(name, sides[unit], key)]
             chosen = batch.take(pa.array(kept, pa.int64())).drop_columns(["key", "words"])
@@ -300,7 +300,7 @@ def _not_dropped(rendered: Path, rank: int, rejects: Rejects) -> Iterator[pa.Tab
     """One shard's rows in batches, without the dropped ones, which `rejects` gets."""
     dropped = dict(json.loads((rendered / f"{rank:05d}.dropped.json").read_text()))
     number = 0
-    for batch in pq.ParquetFile(rendered / f"{rank:05d}.rows.parquet").iter_batches(BATCH):
+    for batch in batches(rendered / f"{rank:05d}.rows.parquet"):
         table = pa.Table.from_batches([batch])
         gates = pa.array([dropped.get(i) for i in range(number, number + len(table))], pa.string())
         number += len(table)
