@@ -25,7 +25,6 @@ from typing import Any
 from record import RESULTS, provenance
 
 ROOT = Path(__file__).parents[1]
-PYTHON = "python"
 MODEL = "smollm2-135m-q4"
 FAMILIES = ("constraints", "constrained_quote")
 TRAINED = (
@@ -113,10 +112,12 @@ def run(*command: object) -> None:
         raise SystemExit(f"error: exit code {done.returncode}: {' '.join(map(str, command))}")
 
 
-def prepare(work: Path, corpus: str) -> None:
+def prepare(work: Path, corpus: Path | None) -> None:
     """The set, its two subsets, the suites and the rewards."""
     (work / "rewards.json").write_text(json.dumps([{"name": "constraints"}]))
-    (work / "build.json").write_text(json.dumps(BUILD | {"corpus": corpus}))  # JSON is YAML
+    (work / "build.json").write_text(
+        json.dumps(BUILD | ({"corpus": str(corpus.resolve())} if corpus else {}))
+    )  # JSON is YAML
     run("-m", "instructrec", "build", "--output", work / "set", "--config", work / "build.json")
     subset(work / "set", work / "others", lambda row: row["family"] not in FAMILIES)
     subset(work / "set", work / "asked", lambda row: row["family"] in FAMILIES and kinds(row) <= {*TRAINED})
@@ -298,7 +299,7 @@ By kind (* never trained on; in `unseen_kinds` only these are counted):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("outputs/constraints-benchmark"), help="default: %(default)s")
-    parser.add_argument("--corpus", default=PYTHON, help="folder of documents; default: Python's own")
+    parser.add_argument("--corpus", type=Path, help="folder of documents; default: Python's own")
     parser.add_argument("--algorithms", nargs="+", default=["grpo"], help="recipes by name; default: grpo")
     parser.add_argument("--seeds", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--ifeval", type=Path, help="IFEval's prompts (input_data.jsonl)")
@@ -310,7 +311,7 @@ def main() -> None:
     arguments = parser.parse_args()
     work: Path = arguments.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    prepare(work, str(Path(arguments.corpus).resolve()) if arguments.corpus != PYTHON else PYTHON)
+    prepare(work, arguments.corpus)
     start = arguments.init_adapter.resolve() if arguments.init_adapter else work / BEFORE
     if not arguments.init_adapter:
         run(ROOT / "recipes" / "sft.py", "--dataset_name", work / "others", "--output_dir", start)

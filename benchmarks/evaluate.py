@@ -31,7 +31,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from record import RESULTS, provenance
+from record import RESULTS, cores, provenance
 
 OPTIONS = 4
 """Of an item of the default suite."""
@@ -236,13 +236,12 @@ def draw(entries: list[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", type=Path, nargs="+", help="suites with choice items; default: Python's help topics")
     parser.add_argument("--items", type=int, default=24, help="of each task at most")
     parser.add_argument("--repeats", type=int, default=3, help="pairs of runs of each task")
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--threads", type=int, default=cores)
+    parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--model", default="smollm2-135m-q4", help="embedded, a Hub name or a folder")
     parser.add_argument("--lm-eval-python", help="interpreter that has lm_eval with its extra `hf`; default: this one")
     parser.add_argument("--worker", nargs=2, metavar=("SIDE", "TASK"), help=argparse.SUPPRESS)

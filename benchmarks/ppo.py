@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluate import ratio, shown
-from record import RESULTS, provenance
+from record import RESULTS, cores, provenance
 
 TRL = "1.12.0"
 OURS, THEIRS, FULL = "instructrec", "trl", "trl, full critic"
@@ -59,8 +59,6 @@ SHARED: dict[str, Any] = {
 LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
 LAST = 10
 """Steps whose mean is the final reward."""
-MARGIN = 0.02
-"""Of the reward's range, which is from 0 to 1."""
 
 
 def short_words(text: str) -> float:
@@ -239,7 +237,7 @@ def prompts(folder: Path, model: Path, most: int) -> list[dict[str, Any]]:
     return [{"prompt": prompt, "ids": list(tokens)} for prompt, tokens in both if len(tokens) <= PROMPT][:most]
 
 
-def non_inferior(runs: dict[str, list[dict[str, Any]]], side: str) -> dict[str, Any]:
+def reward_apart(runs: dict[str, list[dict[str, Any]]], side: str) -> dict[str, Any]:
     """Our final reward less theirs, paired by seed, with a t-interval over seeds."""
     from scipy.stats import t
 
@@ -255,7 +253,7 @@ def report(runs: dict[str, list[dict[str, Any]]], conditions: dict[str, Any]) ->
     for side in SIDES[1:]:
         pairs = [*zip(runs[OURS], runs[side], strict=True)]
         record["against"][side] = {
-            "reward": non_inferior(runs, side),
+            "reward": reward_apart(runs, side),
             "speed": ratio([(own["seconds"], other["seconds"]) for own, other in pairs]),
             "memory": ratio([(other["mib"], own["mib"]) for own, other in pairs]),
         }
@@ -320,13 +318,12 @@ def draw(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
 
 
 def main() -> None:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trl-python", help=f"interpreter that has trl {TRL}, peft, torch and transformers")
     parser.add_argument("--set", type=Path, default=Path("outputs/quickstart/set"), help="default: %(default)s")
     parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=40, help="default: %(default)s")
-    parser.add_argument("--threads", type=int, default=cores, help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=cores(), help="default: %(default)s")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:

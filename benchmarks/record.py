@@ -20,6 +20,11 @@ def provenance() -> dict[str, str]:
     }
 
 
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def portable(arguments: list[str]) -> list[str]:
     """Command-line arguments with folders by name alone."""
     return [Path(argument).name if os.sep in argument else argument for argument in arguments]

@@ -32,6 +32,7 @@ Compare = Callable[[Callable[[int], None], int, Path], None]
 """Does a step for each of so many parts, which leave their marks in a folder, in any order."""
 
 _STORED = np.dtype([("alike", np.uint64), ("exact", np.uint64), ("row", np.int64)])
+BYTES_OF_PART = NGRAMS_IN_MEMORY * _STORED.itemsize
 
 
 def in_turn(step: Callable[[int], None], parts: int, marks: Path) -> None:

@@ -31,7 +31,7 @@ from data_builders.config import BuildConfig
 from data_builders.documents import corpus_files, readable, splittable
 from data_builders.engine import Stage, apart, run_stage
 from data_builders.mining import Piece, mine_shard
-from data_builders.overlaps import NGRAMS_IN_MEMORY, drop_overlaps
+from data_builders.overlaps import BYTES_OF_PART, drop_overlaps
 from data_builders.rejects import KEPT_REJECTS
 from data_builders.rendering import contamination, held_out, render_shard, write_shard
 from data_builders.splits import TEST, assign_units
@@ -48,8 +48,6 @@ PACKAGES = (
 )
 SHARD_BYTES, MOST_SHARD_BYTES, SHARDS = 4 << 20, 64 << 20, 64
 """A shard has 4 MiB at least and 64 MiB at most; between them a corpus is cut into about 64."""
-
-BYTES_OF_PART = 24 * NGRAMS_IN_MEMORY
 
 LEAST_FOR_MAJORITY = 20
 """Examples of a family from which one answer can be too frequent."""
