@@ -14,7 +14,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -22,6 +21,7 @@ from data_builders.documents import Fields
 from data_builders.trace import RawFiles
 from instructrec.core.errors import UserError
 from instructrec.core.files import write_text
+from instructrec.core.parquet import batches
 from instructrec.core.privacy import mask
 from instructrec.core.schema import SPLITS, Manifest, check_instruction, read_manifest, read_split, split_files
 
@@ -101,11 +101,10 @@ def sample(folder: Path, most: int) -> tuple[list[dict[str, Any]], Counter[str]]
 
 def _rows_with(folder: Path, split: str, ids: pa.Array) -> Iterator[dict[str, Any]]:
     for path in split_files(folder, split):
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches():
-                for row in batch.filter(pc.is_in(batch["id"], value_set=ids)).to_pylist():
-                    check_instruction(row, str(path))
-                    yield row
+        for batch in batches(path):
+            for row in batch.filter(pc.is_in(batch["id"], value_set=ids)).to_pylist():
+                check_instruction(row, str(path))
+                yield row
 
 
 def read_rejects(path: Path) -> Iterator[dict[str, Any]]:

@@ -26,6 +26,7 @@ from data_builders.splits import hashed
 from instructrec.core.errors import UserError
 from instructrec.core.files import atomic, write_json
 from instructrec.core.minhash import SLOTS, signature
+from instructrec.core.parquet import BATCH
 from instructrec.core.segmentation import count_words
 
 EXAMPLES = pa.schema(
@@ -53,16 +54,6 @@ UNITS = pa.schema(
     ]
 )
 """A unit of the hold-out, and how many examples were found in it."""
-
-BATCH = 2048
-
-
-def batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """The rows of a shard's file, `BATCH` at most at once; no more than one row group is read ahead of its use."""
-    with pq.ParquetFile(path, pre_buffer=False) as file:
-        for group in range(file.num_row_groups):
-            yield from file.iter_batches(BATCH, row_groups=[group], use_threads=False)
-
 
 READER_FAILED = "reader_failed"
 """Why a file was skipped whose reader raised what it should not."""

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from instructrec.core.files import atomic, write_json
 from instructrec.core.overlap import Hashes
+from instructrec.core.parquet import batches
 from instructrec.core.passages import BATCH, Ngrams, is_leak, joined, ngrams_of, shared_ngrams, wording_ngrams
 from instructrec.core.schema import TRAIN
 
@@ -129,12 +130,13 @@ class _Rows:
         numbers: dict[str, int] = {}
         counts, held_out, wordings = [0], [np.zeros(0, bool)], [np.zeros(0, np.int64)]
         for rank in range(shards):
-            table = pq.read_table(rendered / f"{rank:05d}.rows.parquet", columns=["template", "split"])
-            names = table["template"].combine_chunks().dictionary_encode()
-            number = [numbers.setdefault(name, len(numbers)) for name in names.dictionary.to_pylist()]
-            wordings.append(np.array(number, np.int64)[names.indices.to_numpy()])
-            held_out.append(table["split"].to_numpy() != TRAIN)
-            counts.append(len(table))
+            counts.append(0)
+            for batch in batches(rendered / f"{rank:05d}.rows.parquet", ["template", "split"]):
+                names = batch["template"].dictionary_encode()
+                number = [numbers.setdefault(name, len(numbers)) for name in names.dictionary.to_pylist()]
+                wordings.append(np.array(number, np.int64)[names.indices.to_numpy()])
+                held_out.append(pc.not_equal(batch["split"], TRAIN).to_numpy(zero_copy_only=False))
+                counts[-1] += len(batch)
         starts = np.cumsum(counts)
         kept = np.ones(starts[-1], bool)
         kept[[starts[shard] + row for shard, row in without]] = False

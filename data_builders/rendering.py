@@ -22,12 +22,13 @@ from data_builders.config import BuildConfig
 from data_builders.conversations import RENDERED, shown, topics, with_conversations
 from data_builders.families import Example, Family, Template
 from data_builders.gates import rejected_by
-from data_builders.mining import BATCH, batches, key_of, unpack
+from data_builders.mining import key_of, unpack
 from data_builders.overlaps import NgramWriter
 from data_builders.rejects import Rejects
 from data_builders.splits import TEST, hashed, held_out_templates, pick
 from data_builders.written import KEPT, SYNTHESIZED, UNWRITTEN, Texts, read_written
 from instructrec.core.files import atomic, write_json
+from instructrec.core.parquet import BATCH, batches
 from instructrec.core.passages import passage_of
 from instructrec.core.privacy import mask
 from instructrec.core.schema import (

@@ -11,10 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import yaml
 
 from instructrec.core.errors import UserError
+from instructrec.core.parquet import batches
 from instructrec.core.schema import SPLITS, split_files
 
 TABLE = Path(__file__).parent / "licences.yaml"
@@ -127,15 +127,14 @@ def count_licences(folder: Path) -> Counter[str]:
     """How many rows of a set have each licence; a row with several has each of them once."""
     found: Counter[str] = Counter()
     for path in (path for split in SPLITS for path in split_files(folder, split)):
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(columns=["source.list.element.licence"]):
-                sources = batch.column(0)
-                named = pa.table(
-                    [pc.list_parent_indices(sources), pc.struct_field(pc.list_flatten(sources), "licence")],
-                    ["row", "licence"],
-                )
-                each = named.group_by(["row", "licence"]).aggregate([])["licence"]
-                found.update({pair["values"]: pair["counts"] for pair in each.value_counts().to_pylist()})
+        for batch in batches(path, ["source.list.element.licence"]):
+            sources = batch.column(0)
+            named = pa.table(
+                [pc.list_parent_indices(sources), pc.struct_field(pc.list_flatten(sources), "licence")],
+                ["row", "licence"],
+            )
+            each = named.group_by(["row", "licence"]).aggregate([])["licence"]
+            found.update({pair["values"]: pair["counts"] for pair in each.value_counts().to_pylist()})
     return Counter(dict(sorted(found.items())))
 
 
@@ -143,9 +142,8 @@ def first_row(folder: Path, licence: str) -> str:
     """The first row with a licence, as `SPLIT row ID`."""
     for split in SPLITS:
         for path in split_files(folder, split):
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(columns=["id", "source"]):
-                    for row in batch.to_pylist():
-                        if any(source["licence"] == licence for source in row["source"]):
-                            return f"{split} row {row['id']}"
+            for batch in batches(path, ["id", "source"]):
+                for row in batch.to_pylist():
+                    if any(source["licence"] == licence for source in row["source"]):
+                        return f"{split} row {row['id']}"
     raise ValueError(f"{folder}: no row has the licence {licence!r}")

@@ -25,6 +25,7 @@ import yaml
 from instructrec.core.errors import UserError
 from instructrec.core.files import fingerprint, write_json, write_text
 from instructrec.core.hashing import hashed
+from instructrec.core.parquet import batches
 from instructrec.core.schema import PAIR, PAIR_SPLITS, SIDES, TRAIN, PairsManifest
 from instructrec.preferences import HELD_OUT_PER_ORIGIN, PER_ORIGIN
 
@@ -194,7 +195,7 @@ def _copy(source: Path, target: Path, keep: npt.NDArray[np.bool_]) -> None:
     """Copy the rows of a file that are kept."""
     start = 0
     with pq.ParquetWriter(target, PAIR, compression="zstd") as writer:
-        for batch in pq.ParquetFile(source).iter_batches(BATCH):
+        for batch in batches(source):
             part = batch.filter(pa.array(keep[start : start + len(batch)]))
             start += len(batch)
             if len(part):
