@@ -4,11 +4,11 @@
 
 `other_environment` has `trl==1.12.0` and the torch and transformers of this one. Both train a LoRA adapter of the same
 rank in float32 on the same prompts, for the same reward (the share of a response's words that have at most four
-letters), with the same episodes, optimizer steps, learning rate, clipping and KL penalty; each run is a process of its
-own, by turns. TRL's critic is a second model, here with a LoRA adapter of its own too (`trl`), or all of its weights
-are trained as in TRL's example script (`trl, full critic`). A run is timed from its first step to its last. Memory is
-the process's peak less what it had when everything was imported. Results go to benchmarks/results as JSON, Markdown and
-a picture.
+letters), with the same episodes, optimizer steps, learning rate, clipping and KL penalty. Each run is a process of its
+own, by turns; the same command again goes on after the last that ended. TRL's critic is a second model, here with a
+LoRA adapter of its own too (`trl`), or all of its weights are trained as in TRL's example script (`trl, full critic`).
+A run is timed from its first step to its last. Memory is the process's peak less what it had when everything was
+imported. Results go to benchmarks/results as JSON, Markdown and a picture.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ OURS, THEIRS, FULL = "instructrec", "trl", "trl, full critic"
 SIDES = (OURS, THEIRS, FULL)
 PROMPT, RESPONSE = 96, 32
 """Tokens at most."""
-BATCH, MICRO, EPOCHS = 32, 8, 4
-"""Episodes of a step, those that pass the model at once, and passes over a step's, each an optimizer step."""
+BATCH, MINI, MICRO, EPOCHS = 32, 16, 8, 2
+"""Episodes of a step, of an optimizer step, and those that pass the model at once; passes over a step's."""
 SHARED: dict[str, Any] = {
     "learning_rate": 1e-4,
     "lr_scheduler_type": "constant",
@@ -47,9 +47,9 @@ SHARED: dict[str, Any] = {
     "gamma": 1.0,
     "lam": 0.95,
     "num_ppo_epochs": EPOCHS,
-    "num_mini_batches": 1,
+    "num_mini_batches": BATCH // MINI,
     "per_device_train_batch_size": MICRO,
-    "gradient_accumulation_steps": BATCH // MICRO,
+    "gradient_accumulation_steps": MINI // MICRO,
     "save_strategy": "no",
     "report_to": [],
     "disable_tqdm": True,
@@ -200,8 +200,12 @@ def work(path: Path) -> None:
     path.with_suffix(".result").write_text(json.dumps((ours if task["side"] == OURS else theirs)(task)))
 
 
-def measure(task: dict[str, Any], python: str) -> dict[str, Any]:
-    """Train in a process of its own."""
+def measure(task: dict[str, Any], python: str, work: Path) -> dict[str, Any]:
+    """Train in a process of its own, unless `work` has what came of the same task."""
+    settings = {key: task[key] for key in task if key != "rows"} | {"rows": len(task["rows"]), "shared": SHARED}
+    kept = work / f"{task['side']}-{task['seed']}.json"
+    if kept.exists() and (known := json.loads(kept.read_text()))["settings"] == settings:
+        return known["found"]
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "task.json")
         path.write_text(json.dumps(task), encoding="utf-8")
@@ -214,12 +218,15 @@ def measure(task: dict[str, Any], python: str) -> dict[str, Any]:
             raise SystemExit(f"error: {task['side']}: exit code {done.returncode}\n{done.stderr[-3000:]}")
         found = json.loads(path.with_suffix(".result").read_text())
     steps = [statistics.mean(found["rewards"][k : k + BATCH]) for k in range(0, task["steps"] * BATCH, BATCH)]
-    return {
+    found = {
         "rewards": steps,
         "final": statistics.mean(steps[-LAST:]),
         "episodes_per_second": task["steps"] * BATCH / found["seconds"],
         **{key: found[key] for key in ("seconds", "mib")},
     }
+    work.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps({"settings": settings, "found": found}))
+    return found
 
 
 def prompts(folder: Path, model: Path, most: int) -> list[dict[str, Any]]:
@@ -250,7 +257,7 @@ def reward_apart(runs: dict[str, list[dict[str, Any]]], side: str) -> dict[str, 
 def report(runs: dict[str, list[dict[str, Any]]], conditions: dict[str, Any]) -> None:
     """Write what was measured as JSON, Markdown and a picture."""
     record: dict[str, Any] = {**provenance(), **conditions, "runs": runs, "against": {}}
-    for side in SIDES[1:]:
+    for side in [*runs][1:]:
         pairs = [*zip(runs[OURS], runs[side], strict=True)]
         record["against"][side] = {
             "reward": reward_apart(runs, side),
@@ -281,14 +288,14 @@ def report(runs: dict[str, list[dict[str, Any]]], conditions: dict[str, Any]) ->
 {conditions["torch"]}, {conditions["threads"]} threads.
 
 SmolLM2-135M-Instruct (dequantized 4-bit weights) in float32 with a LoRA adapter of rank {LORA["r"]};
-{conditions["steps"]} steps of {BATCH} episodes, {EPOCHS} optimizer steps each; responses of at most {RESPONSE} tokens,
-prompts of at most {PROMPT}. The reward is the share of words with at most four letters; the last is the mean of
-{LAST} steps. Means over {len(runs[OURS])} seeds; on the right ours against each of theirs, paired by seed, with 95 %
-t-intervals over seeds (of ratios: of their logarithm).
+{conditions["steps"]} steps of {BATCH} episodes, over which {EPOCHS} passes in optimizer steps of {MINI}; responses of
+at most {RESPONSE} tokens, prompts of at most {PROMPT}. The reward is the share of words with at most four letters; the
+last is the mean of {LAST} steps. Means over {len(runs[OURS])} seeds; on the right ours against each of theirs, paired
+by seed, with 95 % t-intervals over seeds (of ratios: of their logarithm).
 
 | {" | ".join(columns)} |
 | --- |{" ---: |" * 4}{" --- |" * 3}
-{chr(10).join(row(side) for side in SIDES)}
+{chr(10).join(map(row, runs))}
 
 ![ppo](ppo.png)
 """,
@@ -305,7 +312,7 @@ def draw(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained", sharey=True)
-    for number, side in enumerate(SIDES):
+    for number, side in enumerate(runs):
         for one in runs[side]:
             n = len(one["rewards"])
             for axis, width in zip(axes, (1, one["seconds"] / n), strict=True):
@@ -321,6 +328,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trl-python", help=f"interpreter that has trl {TRL}, peft, torch and transformers")
     parser.add_argument("--set", type=Path, default=Path("outputs/quickstart/set"), help="default: %(default)s")
+    parser.add_argument("--against", choices=SIDES[1:], nargs="+", default=SIDES[1:], help="default: both critics")
+    parser.add_argument("--work", type=Path, default=Path("outputs/ppo"), help="finished runs; default: %(default)s")
     parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=40, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=cores(), help="default: %(default)s")
@@ -340,10 +349,10 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "instructrec", "build", "--output", arguments.set], check=True)
     shared = {"model": str(model), "rows": prompts(arguments.set, model, 1024), "steps": arguments.steps}
     shared["threads"] = arguments.threads
-    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in (OURS, *arguments.against)}
     for seed in range(arguments.seeds):
-        for side in SIDES:
-            found = measure({**shared, "side": side, "seed": seed}, arguments.trl_python)
+        for side in runs:
+            found = measure({**shared, "side": side, "seed": seed}, arguments.trl_python, arguments.work)
             runs[side].append(found)
             print(side, seed, {key: round(found[key], 3) for key in found if key != "rewards"}, flush=True)
     report(runs, {"steps": arguments.steps, "threads": arguments.threads, "torch": torch.__version__})
