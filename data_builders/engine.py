@@ -9,6 +9,7 @@ import gc
 import json
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import multiprocess
+import pyarrow as pa
 from datatrove.executor import LocalPipelineExecutor
 from loguru import logger
 
@@ -46,6 +48,18 @@ class _QuietLocal(LocalPipelineExecutor):
     def get_incomplete_ranks(self, *args: Any, **kwargs: Any) -> Any:
         release_interrupts()
         return super().get_incomplete_ranks(*args, **kwargs)
+
+
+def _local(step: Callable[..., None], shards: int, workers: int, logs: Path) -> None:
+    if workers > 1:
+        _QuietLocal([step], tasks=shards, workers=workers, logging_dir=str(logs)).run()
+        return
+    with _process() as process:  # datatrove would do a single worker's shards here, where their memory stays taken
+
+        def there(data: Any, rank: int = 0, world_size: int = 1) -> None:
+            process.apply(step, (None, rank, world_size))
+
+        _QuietLocal([there], tasks=shards, workers=1, logging_dir=str(logs)).run()
 
 
 def _ray(step: Callable[..., None], shards: int, workers: int, logs: Path) -> None:
@@ -81,6 +95,15 @@ class Stage:
     counted: str
 
 
+def settle() -> None:
+    """Make this process ready for a shard in little memory."""
+    heap = pa.system_memory_pool()
+    pa.set_memory_pool(heap)  # one heap: what Python frees serves Arrow, and the other way round
+    heap.release_unused()
+    if not gc.get_freeze_count():  # once: what is garbage by then stays in memory for good
+        gc.freeze()  # what is imported by now need not be looked through for garbage again
+
+
 def run_stage(stage: Stage, logs: Path, workers: int, engine: str) -> None:
     """Do a stage's work on every shard that is not done yet.
 
@@ -96,7 +119,7 @@ def run_stage(stage: Stage, logs: Path, workers: int, engine: str) -> None:
     shards, step = len(stage.sizes), stage.step
 
     def task(data: Any, rank: int = 0, world_size: int = 1) -> None:
-        gc.freeze()  # what is imported by now need not be looked through for garbage again
+        settle()
         step(rank)
 
     done = threading.Event()
@@ -106,7 +129,7 @@ def run_stage(stage: Stage, logs: Path, workers: int, engine: str) -> None:
         if engine == "ray":
             _ray(task, shards, workers, logs)
         else:
-            _QuietLocal([task], tasks=shards, workers=min(workers, shards), logging_dir=str(logs)).run()
+            _local(task, shards, min(workers, shards), logs)
     finally:
         done.set()
         watcher.join()
@@ -115,8 +138,14 @@ def run_stage(stage: Stage, logs: Path, workers: int, engine: str) -> None:
 
 def apart(function: Callable[..., T], *arguments: Any) -> T:
     """The result of a function, called in a process of its own so that the memory it took ends with it."""
-    with multiprocess.get_context("forkserver").Pool(1) as pool:
-        return pool.apply(function, arguments)
+    with _process() as process:
+        return process.apply(function, arguments)
+
+
+def _process() -> Any:
+    """A pool of one process; Ctrl-C reaches this process alone, which ends the other."""
+    ignored = (signal.SIGINT, signal.SIG_IGN)
+    return multiprocess.get_context("forkserver").Pool(1, signal.signal, ignored)
 
 
 def _watch(stage: Stage, done: threading.Event) -> None:

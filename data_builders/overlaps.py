@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
+from data_builders.engine import apart
 from instructrec.core.files import atomic, write_json
 from instructrec.core.overlap import Hashes
 from instructrec.core.parquet import batches
@@ -145,7 +146,7 @@ class _Rows:
 
 def leaking_rows(rendered: Path, shards: int, without: set[Row], compare: Compare) -> Iterator[Row]:
     """The training rows that hold the passage of a held-out row, though they come from another document."""
-    rows = _Rows.read(rendered, shards, without)
+    rows = apart(_Rows.read, rendered, shards, without)
     runs = [(path, rank) for rank in range(shards) for path in sorted(rendered.glob(f"{rank:05d}.*.ngrams"))]
     parts = sum(path.stat().st_size for path, _ in runs) // _STORED.itemsize // NGRAMS_IN_MEMORY + 1
     # Where each part begins in each run, and the last ends.

@@ -29,7 +29,7 @@ from data_builders.balance import limits
 from data_builders.card import card
 from data_builders.config import BuildConfig
 from data_builders.documents import corpus_files, readable, splittable
-from data_builders.engine import Stage, apart, run_stage
+from data_builders.engine import Stage, apart, run_stage, settle
 from data_builders.mining import Piece, mine_shard
 from data_builders.overlaps import BYTES_OF_PART, drop_overlaps
 from data_builders.rejects import KEPT_REJECTS
@@ -46,8 +46,8 @@ PACKAGES = (
     *("instructrec", "datatrove", "jinja2", "numpy", "orjson"),
     *("phonenumbers", "polib", "pyarrow", "pycld2", "sentencex"),
 )
-SHARD_BYTES, MOST_SHARD_BYTES, SHARDS = 4 << 20, 64 << 20, 64
-"""A shard has 4 MiB at least and 64 MiB at most; between them a corpus is cut into about 64."""
+SHARD_BYTES, MOST_SHARD_BYTES, SHARDS = 4 << 20, 64 << 20, 256
+"""A shard has 4 MiB at least and 64 MiB at most; between them a corpus is cut into about 256."""
 
 LEAST_FOR_MAJORITY = 20
 """Examples of a family from which one answer can be too frequent."""
@@ -166,9 +166,9 @@ def build(
     Raises:
         UserError: no corpus, no usable document, a full disk, another build at work, or `output` holds something else.
     """
-    plan, shards, sizes = _plan(config, synthesizer)
+    identity = synthesizer.identity if synthesizer else None
     if output.exists():
-        if _is_current(output, config.corpus, plan):
+        if _is_current(output, config.corpus, _plan(config, identity)[0]):
             return read_manifest(output)
         raise UserError(
             f"{output}: holds an instruction set of another corpus or config; choose another --output or delete it"
@@ -178,8 +178,8 @@ def build(
     try:
         with locked(lock, wait=False):
             partial = output.with_name(f"{output.name}.partial")
-            _prepare(partial, plan, shards, sizes)
-            shards.clear()  # millions of files would stay in memory for as long as the build runs
+            # Apart: memory that held millions of names would stay taken for as long as the build runs.
+            plan, sizes = apart(_prepare, partial, config, identity)
             manifest = _build(config, plan, sizes, output, workers, finish, engine, synthesizer)
             lock.unlink()
     except BlockingIOError:
@@ -194,8 +194,10 @@ def refuse_nested(corpus: str, output: Path) -> None:
         raise UserError(f"--output {output}: lies inside the corpus {corpus!r}; choose a folder outside of it")
 
 
-def _plan(config: BuildConfig, synthesizer: Synthesizer | None) -> tuple[dict[str, Any], list[list[Piece]], list[int]]:
-    """What a build is to do, in JSON types, its shards, and the bytes of each."""
+def _plan(
+    config: BuildConfig, synthesizer: dict[str, Any] | None
+) -> tuple[dict[str, Any], list[tuple[Path, str, int | None]]]:
+    """What a build is to do, in JSON types, and the files that it reads: place, name and bytes of each."""
     names, times = hashlib.sha256(), hashlib.sha256()
     files = []
     for path, name in corpus_files(config.corpus):
@@ -215,18 +217,26 @@ def _plan(config: BuildConfig, synthesizer: Synthesizer | None) -> tuple[dict[st
         "config": config.portable(),
         "evaluations": evaluations.fingerprint if evaluations else None,
         "inventory": names.hexdigest(),
-        "synthesizer": synthesizer.identity if synthesizer else None,
+        "synthesizer": synthesizer,
         "times": times.hexdigest(),
         "versions": {package: version(package) for package in PACKAGES},
     }
-    return json.loads(json.dumps(plan)), *plan_shards(files)
+    return json.loads(json.dumps(plan)), files
 
 
-def _prepare(partial: Path, plan: dict[str, Any], shards: list[list[Piece]], sizes: list[int]) -> None:
-    """Make the folder of an unfinished build with its plan and shards, unless it is there from an earlier start."""
+def _prepare(
+    partial: Path, config: BuildConfig, synthesizer: dict[str, Any] | None
+) -> tuple[dict[str, Any], list[int]]:
+    """Make the folder of an unfinished build with its plan and shards, unless it is there from an earlier start.
+
+    Returns:
+        The plan, and the bytes of each shard.
+    """
+    plan, files = _plan(config, synthesizer)
+    shards, sizes = plan_shards(files)
     plan_file = partial / "plan.json"
     if plan_file.exists() and json.loads(plan_file.read_text(encoding="utf-8")) == plan:
-        return
+        return plan, sizes
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "shards").mkdir(parents=True)
     for rank, pieces in enumerate(shards):
@@ -234,6 +244,7 @@ def _prepare(partial: Path, plan: dict[str, Any], shards: list[list[Piece]], siz
         # Escaped: the name of a file need not be Unicode.
         write_text(partial / "shards" / f"{rank:05d}.json", json.dumps(shard))
     write_json(plan_file, plan)
+    return plan, sizes
 
 
 def _build(
@@ -267,7 +278,7 @@ def _build(
             " 30 to 110 words in a language with templates, code needs documented functions"
         )
     write_json(folder / "manifest.json", manifest)
-    write_text(folder / "README.md", card(folder, manifest))
+    write_text(folder / "README.md", apart(card, folder, manifest))
     write_text(folder / _BUILT_FROM, _built_from(config.corpus, plan))
     finish(folder)
     folder.rename(output)
@@ -284,6 +295,7 @@ def _run_stages(
     synthesizer: Synthesizer | None,
 ) -> Manifest:
     """All stages, each skipping the shards it has done before; leaves the set without manifest in `partial/set`."""
+    settle()
     shards = len(sizes)
     pieces, mined, sides, rendered, written, folder = (
         partial / name for name in ("shards", "mined", "sides", "rendered", "written", "set")
@@ -309,7 +321,7 @@ def _run_stages(
     drop_overlaps(rendered, shards, "duplicate" in config.gates, compare)
     turns = config.turns_per_document
     stage("writing", lambda rank: write_shard(rendered, folder, written, rank, turns), written, "rows")
-    manifest = _summarise(config, mined, rendered, written, folder, shards, facts)
+    manifest = apart(_summarise, config, mined, rendered, written, folder, shards, facts)
     if synthesizer:
         texts = read_written(sides)
         write_written(folder, texts)
