@@ -31,6 +31,16 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Let a build with one worker do everything here, where what a test replaces is replaced."""
+    from multiprocessing.pool import ThreadPool
+
+    from data_builders import engine
+
+    monkeypatch.setattr(engine, "_process", lambda: ThreadPool(1))
+
+
 def test_the_set_fulfils_the_contract(instruction_set):
     manifest = read_manifest(instruction_set)
     assert {split: len(rows(instruction_set, split)) for split in SPLITS} == manifest["splits"]
@@ -275,6 +285,7 @@ def test_balance_by_weights_and_answer_words(corpus, tmp_path):
     assert max(answers.values()) <= 400 and answers["function_name"] <= 200
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_failing_family_costs_its_own_examples_only(corpus, tmp_path, monkeypatch):
     from dataclasses import replace
 
@@ -296,6 +307,7 @@ def test_a_failing_family_costs_its_own_examples_only(corpus, tmp_path, monkeypa
     assert all(manifest["families"][name]["rows"] for name in ("section_heading", "missing_word", "function_name"))
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_file_that_a_reader_did_not_foresee_is_named_with_its_error(corpus, tmp_path, monkeypatch):
     from data_builders import mining
     from data_builders.config import BuildConfig
@@ -315,6 +327,7 @@ def test_a_file_that_a_reader_did_not_foresee_is_named_with_its_error(corpus, tm
     assert entry == {"path": "tools0.py", "reason": "reader_failed", "error": "IndexError('a bug')"}
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_full_disk_is_one_line_and_loses_nothing(corpus, instruction_set, tmp_path, monkeypatch):
     import errno
 
@@ -333,6 +346,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(corpus, instruction_set, tmp_
     assert content(tmp_path / "set") == content(instruction_set)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_passages_compared_in_many_parts_with_an_interruption_give_the_same_set(
     corpus, instruction_set, tmp_path, monkeypatch
 ):
@@ -404,6 +418,7 @@ def test_an_existing_set_is_kept_if_current_and_refused_if_not(tmp_path):
     assert_one_line_error(cli(*build), "another corpus or config")
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_one_large_file_is_cut_into_shards_by_bytes(corpus, tmp_path, monkeypatch):
     """A JSONL file of many records gives the same rows whether one worker reads it whole or several read parts."""
     from data_builders import pipeline
@@ -560,19 +575,21 @@ def test_ctrl_c_that_something_swallowed_ends_the_stage(tmp_path):
     code = f"""
 import os, signal
 from pathlib import Path
-from data_builders.engine import Stage, run_stage
+from data_builders import engine
 from instructrec.core.errors import run
 
 folder = Path({str(tmp_path)!r})
 
-def step(rank):
+def swallow(executor):
     try:
         os.kill(os.getpid(), signal.SIGINT)
         while True: pass
-    except:
-        (folder / f"{{rank:05d}}.json").write_text('{{"documents": 1}}')
+    except BaseException:
+        pass
 
-run(lambda: run_stage(Stage("mining", step, [1], folder, "documents"), folder / "logs", 1, "local"))
+engine._QuietLocal.run = swallow
+stage = engine.Stage("mining", print, [1], folder, "documents")
+run(lambda: engine.run_stage(stage, folder / "logs", 1, "local"))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert done.returncode == 130 and "run the same command again to resume" in done.stderr
