@@ -25,6 +25,8 @@ from loguru import logger
 from instructrec.core.errors import UserError, check_interrupt, hold_interrupts, release_interrupts
 
 T = TypeVar("T")
+CALLS = 32
+"""Shards after which a worker gives way to a new one, since some of the memory of each stays taken."""
 ENGINES = ("local", "ray")
 multiprocess.set_forkserver_preload(["data_builders.workers"])
 
@@ -143,9 +145,9 @@ def apart(function: Callable[..., T], *arguments: Any) -> T:
 
 
 def _process() -> Any:
-    """A pool of one process; Ctrl-C reaches this process alone, which ends the other."""
+    """A pool of one process at a time; Ctrl-C reaches this process alone, which ends the other."""
     ignored = (signal.SIGINT, signal.SIG_IGN)
-    return multiprocess.get_context("forkserver").Pool(1, signal.signal, ignored)
+    return multiprocess.get_context("forkserver").Pool(1, signal.signal, ignored, CALLS)
 
 
 def _watch(stage: Stage, done: threading.Event) -> None:

@@ -97,7 +97,7 @@ def build(
     import time
 
     from data_builders.config import BuildConfig
-    from data_builders.engine import ENGINES
+    from data_builders.engine import ENGINES, apart
     from data_builders.pipeline import build as build_set
     from instructrec.core.schema import read_manifest
     from instructrec.lineage import describe_set, write_lineage
@@ -151,7 +151,7 @@ def build(
         inputs = {
             "inventory": manifest["corpus"]["inventory"],
             "output": manifest["fingerprint"],
-            "set": describe_set(folder),
+            "set": apart(describe_set, folder),
         }
         inputs |= {"synthesis": writer.identity} if writer else {}
         write_lineage(folder, "build", settings.portable(), inputs, started, seed=settings.seed)
