@@ -33,12 +33,12 @@ from record import RESULTS, cores, provenance
 TRL = "1.12.0"
 OURS, THEIRS, FULL = "instructrec", "trl", "trl, full critic"
 SIDES = (OURS, THEIRS, FULL)
-PROMPT, RESPONSE = 96, 32
+PROMPT, RESPONSE = 64, 24
 """Tokens at most."""
-BATCH, MINI, MICRO, EPOCHS = 32, 16, 8, 2
+BATCH, MINI, MICRO, EPOCHS = 16, 8, 8, 2
 """Episodes of a step, of an optimizer step, and those that pass the model at once; passes over a step's."""
 SHARED: dict[str, Any] = {
-    "learning_rate": 1e-4,
+    "learning_rate": 1e-3,
     "lr_scheduler_type": "constant",
     "kl_coef": 0.02,
     "cliprange": 0.2,
@@ -49,7 +49,6 @@ SHARED: dict[str, Any] = {
     "num_ppo_epochs": EPOCHS,
     "num_mini_batches": BATCH // MINI,
     "per_device_train_batch_size": MICRO,
-    "gradient_accumulation_steps": MINI // MICRO,
     "save_strategy": "no",
     "report_to": [],
     "disable_tqdm": True,
@@ -57,7 +56,7 @@ SHARED: dict[str, Any] = {
     "use_cpu": True,
 }
 LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
-LAST = 10
+LAST = 8
 """Steps whose mean is the final reward."""
 
 
@@ -111,6 +110,7 @@ def ours(task: dict[str, Any]) -> dict[str, Any]:
             num_generations=1,
             max_completion_length=RESPONSE,
             rollout_batch_size=BATCH,
+            gradient_accumulation_steps=MINI // MICRO,
             value_head_learning_rate=1e-3,
             logged_samples=0,
             **SHARED,
@@ -163,6 +163,7 @@ def theirs(task: dict[str, Any]) -> dict[str, Any]:
         args = PPOConfig(
             output_dir=output,
             seed=task["seed"],
+            gradient_accumulation_steps=BATCH // MICRO,  # here it is that of a step's mini-batches taken together
             total_episodes=task["steps"] * BATCH,
             response_length=RESPONSE,
             stop_token="eos",
